@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Makes the Python environments this project runs in, from locked versions, and installs the Debian packages
+# that the lab needs. Safe to run at any time: what is already there is left alone.
+#
+#   tools/bootstrap.sh            .venv on the newest usable Python, and the Debian packages
+#   tools/bootstrap.sh floor      also .venv-floor on the oldest supported Python (3.11), for `make unit-floor`
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '==> %s\n' "$*"; }
+die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
+
+install_debian_packages() {
+    command -v dpkg-query >/dev/null || die "this is not a Debian system; the lab needs Debian 12 or newer"
+    local wanted missing=() package
+    mapfile -t wanted < tools/debian-packages.txt
+    for package in "${wanted[@]}"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    [ "$(id -u)" -eq 0 ] || die "these Debian packages are missing and need root: sudo apt-get install --no-install-recommends ${missing[*]}"
+    say "installing Debian packages: ${missing[*]}"
+    DEBIAN_FRONTEND=noninteractive apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# A version manager's shim can be on PATH and still refuse to run, so every candidate is tried before it is named.
+newest_python() {
+    local candidate
+    for candidate in "${WATTFLEET_PYTHON:-}" python3.14 python3.13 python3.12 \
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[234].*/bin/python3 /usr/bin/python3; do
+        [ -n "$candidate" ] || continue
+        if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    die "no Python 3.11 to 3.14 with the venv module was found; on Debian: apt-get install python3-venv"
+}
+
+make_venv() { # DIRECTORY PYTHON
+    local venv=$1 python=$2 digest
+    digest=$(cat requirements.lock lab/data.lock pyproject.toml tools/bootstrap.sh | sha256sum | cut -d' ' -f1)
+    [ "$(cat "$venv/.digest" 2>/dev/null)" = "$digest $python" ] && return
+    say "making $venv with $("$python" --version) (one to two minutes the first time)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r tools/uv.lock
+    local uv=("$venv/bin/uv" --quiet pip)
+    VIRTUAL_ENV=$PWD/$venv "${uv[@]}" install --require-hashes -r requirements.lock
+    VIRTUAL_ENV=$PWD/$venv "${uv[@]}" install --require-hashes --no-deps -r lab/data.lock
+    # The four packages of this repository run from the working tree.
+    "$venv/bin/python" - <<'PY'
+import pathlib, site
+root = pathlib.Path.cwd()
+lines = [str(root / part) for part in ("collector", "controller", "hub", "lab")]
+pathlib.Path(site.getsitepackages()[0], "wattfleet.pth").write_text("\n".join(lines) + "\n")
+PY
+    printf '#!/bin/sh\nexec "%s/bin/python" -m wattfleet "$@"\n' "$PWD/$venv" > "$venv/bin/wattfleet"
+    chmod +x "$venv/bin/wattfleet"
+    printf '%s %s\n' "$digest" "$python" > "$venv/.digest"
+}
+
+install_debian_packages
+make_venv .venv "$(newest_python)"
+if [ "${1:-}" = floor ]; then
+    if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+        make_venv .venv-floor /usr/bin/python3
+    else
+        die "the oldest supported line-up needs Python 3.11 at /usr/bin/python3, which is $(/usr/bin/python3 --version)"
+    fi
+fi
