@@ -1,18 +1,94 @@
 # `make help` lists what there is. Every target installs what it needs and can be run again at any time.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-VENV := .venv
-BIN := $(VENV)/bin
 SITES ?= 3
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+ROUNDS ?= 3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON_SOURCES := collector controller hub lab plugins tests tools
+MOLECULE_SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard tests/molecule/*/molecule.yml)))
 
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .PHONY: bootstrap
-bootstrap:
+bootstrap: ## Install the Debian packages and make .venv from the lock (every other target does it first)
 	@tools/bootstrap.sh
+
+# ---- Use
+
+.PHONY: demo
+demo: bootstrap ## Lab, provisioning and data in one go: make demo [SITES=3]
+	@wattfleet demo --sites $(SITES)
+
+.PHONY: lab-down
+lab-down: bootstrap ## End the lab and leave nothing of it behind
+	@wattfleet lab down
+
+.PHONY: release
+release: bootstrap ## Build the collector's and the hub's single-file releases into build/dist
+	@python tools/build_release.py collector
+	@python tools/build_release.py hub
+
+# ---- Check
+
+.PHONY: test
+test: ## Everything CI runs: lint, sanity, unit, molecule, fleet
+	@tools/test.sh
+
+.PHONY: lint
+lint: bootstrap ## ruff, mypy, yamllint, ansible-lint, generated files up to date
+	ruff check $(PYTHON_SOURCES)
+	ruff format --check $(PYTHON_SOURCES)
+	mypy
+	mypy --python-version 3.10 -p energy_collector
+	yamllint --strict .
+	ansible-lint --offline
+	shellcheck tools/*.sh .ci/run
+	python tools/role_readme.py --check
+	python tools/generate_schema.py --check
+	antsibull-changelog lint
+
+.PHONY: sanity
+sanity: bootstrap ## ansible-test sanity, as far as it runs without containers
+	tools/sanity.sh
+
+.PHONY: unit
+unit: bootstrap ## Python tests
+	pytest
+
+.PHONY: unit-floor
+unit-floor: ## The same on the oldest supported line-up: Python 3.11 with ansible-core 2.19
+	@tools/bootstrap.sh floor
+	.venv-floor/bin/pytest
+
+.PHONY: molecule
+molecule: bootstrap release ## Roles on real systemd hosts: make molecule [ROLE=network]
+	tools/molecule.sh $(or $(ROLE),$(MOLECULE_SCENARIOS))
+
+.PHONY: fleet
+fleet: bootstrap release ## The whole path, every reading counted at both ends: make fleet [SITES=3]
+	pytest tests/fleet --fleet-sites $(SITES)
+
+.PHONY: bench
+bench: bootstrap ## Benchmarks into build/bench: make bench [WHAT=inventory]
+	python tests/bench/run.py $(WHAT)
+
+.PHONY: faults
+faults: bootstrap release ## Fault tests at full size into build/faults: make faults [WHAT=name] [ROUNDS=n]
+	python tests/fault/run.py --rounds $(ROUNDS) $(WHAT)
+
+# ---- Keep up to date
+
+.PHONY: docs
+docs: bootstrap ## Write the generated pages and the roles' READMEs again
+	python tools/role_readme.py
+	python tools/generate_schema.py
+
+.PHONY: format
+format: bootstrap ## Format and fix what ruff can
+	ruff check --fix $(PYTHON_SOURCES)
+	ruff format $(PYTHON_SOURCES)
 
 .PHONY: lock
 lock: bootstrap ## Resolve requirements.in (and the collector's, the hub's and the lab's) into the lock files again
@@ -22,3 +98,8 @@ lock: bootstrap ## Resolve requirements.in (and the collector's, the hub's and t
 	  uv -q pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.10 \
 	    -c requirements.lock $$part/requirements.in -o $$part/requirements.lock || exit 1; done
 	uv -q pip compile --universal --generate-hashes --no-annotate --no-header tools/uv.in -o tools/uv.lock
+
+.PHONY: clean
+clean: lab-down ## End the lab and remove everything that was made here, the image cache included
+	python -m wattfleet_lab image --prune
+	rm -rf build .lab .venv .venv-floor
