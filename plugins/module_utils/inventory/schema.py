@@ -1,0 +1,576 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""The site file and the fleet file: the one place that says which keys there are and what they may hold.
+
+docs/reference/site-file.md and docs/reference/schema/*.json are written from here by
+tools/generate_schema.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .kinds import (
+    FLEET,
+    OPTIONAL,
+    Choice,
+    Flag,
+    Key,
+    Kind,
+    Listing,
+    Number,
+    OneNumber,
+    Record,
+    Table,
+    Text,
+    Variants,
+)
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
+_PREFIX = r"(?:3[0-2]|[12]?[0-9])"
+_NAME = r"[a-z0-9][a-z0-9-]{0,38}"
+_POSITIVE = r"[1-9][0-9]{0,6}(?:\.[0-9]{1,4})?"
+# What Jinja would take for a template; without it a value is the same to Ansible whether it is trusted or
+# not.
+_NO_TEMPLATE = r"(?!.*\{[{%#])"
+
+# The inventory's own hosts and groups, and the names that Ansible gives a meaning.
+RESERVED_SITES = ("all", "critical", "gateways", "hub", "localhost", "ungrouped")
+
+PLUGIN = "wattfleet.energy.sites"
+
+SITE_NAME = Text(
+    'a site name of up to 39 characters a-z, 0-9 and "-", such as "plant-a"', _NAME, RESERVED_SITES
+)
+GROUP_NAME = Text(
+    'a name that starts with a letter, of up to 31 characters a-z, 0-9 and "-", such as "emea"',
+    r"[a-z][a-z0-9-]{0,30}",
+)
+FLEET_NAME = replace(GROUP_NAME, expected=GROUP_NAME.expected.replace("emea", "northwind"))
+RING_NAME = replace(GROUP_NAME, expected=GROUP_NAME.expected.replace("emea", "early"))
+MODEL_NAME = Text('a model name of characters a-z, 0-9 and "-", such as "moxa-uc-8220"', _NAME)
+PART_NAME = Text(
+    'a name of characters a-z and 0-9 with single "-" between, such as "main"',
+    r"[a-z0-9]+(?:-[a-z0-9]+)*",
+    limit=63,
+)
+PERSON_NAME = Text("text on one line, without a template", rf"{_NO_TEMPLATE}[^\x00-\x1f\x7f]+", limit=200)
+ADDRESS = Text('an IPv4 address such as "192.168.10.20"', _IPV4)
+INTERFACE_ADDRESS = Text(
+    'an IPv4 address with its prefix length such as "192.168.10.10/24"', rf"{_IPV4}/{_PREFIX}"
+)
+NETWORK = Text('an IPv4 network such as "192.168.10.0/24"', rf"{_IPV4}/{_PREFIX}")
+INTERFACE = Text(
+    'a network interface such as "eth0", of up to 15 characters', r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"
+)
+HOST_NAME = Text(
+    'a host name such as "hub.energy.example"',
+    r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*",
+    limit=253,
+)
+TIMEZONE = Text(
+    'a time zone of the form Area/City such as "Europe/Paris", or "UTC"',
+    r"UTC|[A-Z][A-Za-z]+(?:/[A-Za-z0-9_+-]+){1,2}",
+)
+RATIO = Text('a ratio like "200:5"', rf"{_POSITIVE}:{_POSITIVE}", literal=True)
+USER = Text('a user name such as "admin"', r"[a-z_][a-z0-9_-]{0,31}")
+DEVICE = Text('a device path such as "/dev/ttyS0"', r"/dev/[A-Za-z0-9/_.:-]+")
+FOLDER = Text('a folder beside the fleet file such as "sites"', r"[A-Za-z0-9_.-][A-Za-z0-9_./ -]*")
+UNIT = Text('a unit in UCUM such as "Cel", "bar" or "%"', rf"{_NO_TEMPLATE}[!-~]+", limit=40)
+CHANNEL_NAME = replace(PART_NAME, expected=PART_NAME.expected.replace("main", "flow-temperature"))
+
+INTERVAL = Number(0.1, 3600, "(seconds)")
+PORT = Number(1, 65535, whole=True)
+
+ROLES = {
+    "main": "the site's supply: what the utility bills",
+    "consumption": "a load, part of what the supply measures",
+    "generation": "solar or another source; its active power is negative while it generates",
+    "storage": "a battery; its active power is positive while it charges",
+    "process": "not energy: temperatures, pressures, flows",
+}
+LINKS = {
+    "lan": "a company network: round trips of milliseconds",
+    "cellular": "a mobile network: round trips of a tenth of a second, volume costs money",
+    "satellite": "round trips of more than half a second",
+}
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """The two schemas, for one set of profiles."""
+
+    site: Record
+    fleet: Record
+
+
+def schemas(profiles: Iterable[str]) -> Schemas:
+    """The schemas in which a meter's profile is one of ``profiles``."""
+    site = Record(_site_keys(tuple(profiles)), "a mapping of the keys of a site file")
+    return Schemas(site, Record(_fleet_keys(_partial(site)), "a mapping of the keys of a fleet file"))
+
+
+def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
+    return {
+        "site": Key(
+            SITE_NAME,
+            "Site",
+            "The site's name: equal to the file's name without `.yml`. Also the host's name in Ansible, "
+            "the common name "
+            "of the gateway's certificate and its MQTT client id.",
+            examples=("plant-a",),
+        ),
+        "name": Key(
+            PERSON_NAME,
+            "Name for people",
+            "What people call the site; in reports and in the portal. The site's own name when left out.",
+            OPTIONAL,
+            examples=("Plant A, Lyon",),
+        ),
+        "region": Key(
+            GROUP_NAME,
+            "Region",
+            "Makes the group `region_<region>` (with `_` for `-`).",
+            FLEET,
+            examples=("emea",),
+        ),
+        "ring": Key(
+            RING_NAME,
+            "Rollout ring",
+            "One of the fleet's `rings`: changes reach the rings in that order. Makes the group "
+            "`ring_<ring>`. "
+            "A critical site cannot be in the first ring.",
+            FLEET,
+            examples=("early",),
+        ),
+        "critical": Key(
+            Flag(),
+            "Critical site",
+            "True where an interruption costs production. Makes the group `critical`; rollouts come here "
+            "last.",
+            OPTIONAL,
+            False,
+            (True,),
+        ),
+        "redundancy_pair": Key(
+            SITE_NAME,
+            "Redundancy pair",
+            "The site that takes over when this one is down; it names this one in turn. A rollout never "
+            "has both "
+            "in work at the same time.",
+            OPTIONAL,
+            examples=("plant-b",),
+        ),
+        "timezone": Key(
+            TIMEZONE,
+            "Time zone",
+            "The site's time zone by its IANA name; maintenance windows and days are counted in it.",
+            FLEET,
+            examples=("Europe/Paris",),
+        ),
+        "gateway": Key(_gateway(), "Gateway", "The machine on the site that runs the collector."),
+        "link": Key(
+            Record(
+                {
+                    "type": Key(
+                        Choice(tuple(LINKS), meanings=tuple(LINKS.values())),
+                        "Type of link",
+                        "How the site reaches the hub; time-outs and the pace of rollouts follow from "
+                        "it. Makes the "
+                        "group `link_<type>`. " + _meanings(LINKS),
+                        FLEET,
+                        examples=("cellular",),
+                    )
+                },
+                'a mapping such as "{type: lan}"',
+            ),
+            "Link",
+            "The connection between the site and the hub.",
+            FLEET,
+            examples=({"type": "lan"},),
+        ),
+        "network": Key(_network(), "Networks", "The gateway's two networks. They do not overlap."),
+        "interval": Key(
+            INTERVAL,
+            "Polling interval",
+            "Seconds between two polls of a meter, unless the meter has its own.",
+            OPTIONAL,
+            10,
+            (10,),
+        ),
+        "buses": Key(
+            Listing(_bus(), "a list of at least one bus", minimum=1),
+            "Buses",
+            "The connections to meters: one entry for each Modbus TCP device, serial gateway or serial port. "
+            "Every bus has one master, the gateway's collector.",
+        ),
+        "meters": Key(
+            Listing(_meter(profiles), "a list of at least one meter", minimum=1),
+            "Meters",
+            "Every meter, inverter, battery or analogue input module that is read.",
+        ),
+    }
+
+
+def _meanings(words: dict[str, str]) -> str:
+    return "; ".join(f"`{word}`: {meaning}" for word, meaning in words.items()) + "."
+
+
+def _gateway() -> Record:
+    return Record(
+        {
+            "model": Key(
+                MODEL_NAME,
+                "Model",
+                "The gateway's product name. Makes the group `model_<model>` (with `_` for `-`).",
+                FLEET,
+                examples=("moxa-uc-8220",),
+            ),
+            "address": Key(
+                ADDRESS,
+                "Management address",
+                "Where SSH reaches the gateway (`ansible_host`). Not in the energy network, and no other "
+                "site's.",
+                examples=("10.20.4.11",),
+            ),
+        },
+        "a mapping with model and address",
+    )
+
+
+def _network() -> Record:
+    wan = Record(
+        {
+            "interface": Key(
+                INTERFACE,
+                "Interface",
+                "The network interface towards the hub.",
+                FLEET,
+                examples=("eth0",),
+            ),
+            "address": Key(
+                INTERFACE_ADDRESS,
+                "Address",
+                "The gateway's address in this network, with the prefix length. No other site has it.",
+                examples=("10.20.4.11/24",),
+            ),
+            "gateway": Key(
+                ADDRESS,
+                "Router",
+                "The default route, an address in this network.",
+                OPTIONAL,
+                examples=("10.20.4.1",),
+            ),
+            "dns": Key(
+                Listing(ADDRESS, "a list of at least one address", minimum=1, distinct=True),
+                "Name servers",
+                "Name servers, in the order in which they are asked.",
+                OPTIONAL,
+                examples=(["10.20.0.53"],),
+            ),
+        },
+        "a mapping with interface and address",
+    )
+    energy = Record(
+        {
+            "interface": Key(
+                INTERFACE,
+                "Interface",
+                "The network interface towards the meters; another one than the WAN's.",
+                FLEET,
+                examples=("eth1",),
+            ),
+            "address": Key(
+                INTERFACE_ADDRESS,
+                "Address",
+                "The gateway's address in this network, with the prefix length. Several sites may use "
+                "the same.",
+                FLEET,
+                examples=("192.168.10.10/24",),
+            ),
+        },
+        "a mapping with interface and address",
+    )
+    return Record(
+        {
+            "wan": Key(wan, "WAN", "The network that leads to the hub."),
+            "energy": Key(
+                energy,
+                "Energy network",
+                "The network of the meters, apart from every other; the NetworkManager connection "
+                "`EnergyInternal`.",
+                FLEET,
+            ),
+        },
+        "a mapping with wan and energy",
+    )
+
+
+def _bus() -> Variants:
+    def record(kind: str, meaning: str, keys: dict[str, Key]) -> Record:
+        start = {
+            "name": Key(PART_NAME, "Name", "The bus's name, unique in the site.", examples=("hall",)),
+            "type": Key(Choice((kind,)), "Type", meaning, examples=(kind,)),
+        }
+        timeout = Key(
+            Number(0.05, 30, "(seconds)"),
+            "Time-out",
+            "Seconds to wait for an answer.",
+            OPTIONAL,
+            1.0,
+            (1.0,),
+        )
+        return Record(start | keys | {"timeout": timeout}, f"a mapping of the keys of a bus of type {kind}")
+
+    socket = {
+        "host": Key(
+            ADDRESS,
+            "Host",
+            "The device's address, in the energy network.",
+            examples=("192.168.10.20",),
+        ),
+        "port": Key(PORT, "Port", "The device's TCP port.", OPTIONAL, 502, (502,)),
+    }
+    serial = {
+        "device": Key(DEVICE, "Device", "The serial port.", examples=("/dev/ttyS0",)),
+        "baudrate": Key(
+            OneNumber((1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)),
+            "Baud rate",
+            "Bits a second; the same on every device of the bus.",
+            OPTIONAL,
+            9600,
+            (19200,),
+        ),
+        "parity": Key(
+            Choice(("N", "E", "O")),
+            "Parity",
+            "`N` none, `E` even, `O` odd; the same on every device of the bus.",
+            OPTIONAL,
+            "N",
+            ("E",),
+        ),
+        "stopbits": Key(OneNumber((1, 2)), "Stop bits", "Stop bits.", OPTIONAL, 1, (1,)),
+    }
+    return Variants(
+        "type",
+        {
+            "modbus-tcp": record(
+                "modbus-tcp", "Modbus TCP: a device or a gateway that speaks Modbus TCP.", socket
+            ),
+            "rtu-over-tcp": record(
+                "rtu-over-tcp", "RTU frames through a TCP connection: a transparent serial server.", socket
+            ),
+            "rtu": record("rtu", "RTU on a serial port of the gateway.", serial),
+        },
+        "a mapping of the keys of a bus",
+    )
+
+
+def _meter(profiles: tuple[str, ...]) -> Record:
+    ratio = "Where the meter itself is programmed with the ratio, leave it out."
+    return Record(
+        {
+            "name": Key(
+                PART_NAME,
+                "Name",
+                "The meter's name, unique in the site; points are named `<meter>/<point>`.",
+                examples=("main",),
+            ),
+            "bus": Key(PART_NAME, "Bus", "The name of one of the site's buses.", examples=("hall",)),
+            "unit": Key(
+                Number(0, 255, whole=True, gap=(248, 254)),
+                "Modbus unit",
+                "The Modbus unit id, 1 to 247; 0 and 255 only on a bus of type `modbus-tcp`. No two "
+                "meters of a bus "
+                "have the same.",
+                examples=(1,),
+            ),
+            "profile": Key(
+                Choice(profiles, "a profile"),
+                "Profile",
+                "The register map of the meter's model.",
+                examples=("eastron-sdm630",),
+            ),
+            "role": Key(
+                Choice(tuple(ROLES), meanings=tuple(ROLES.values())),
+                "Role",
+                "What the meter measures for the site. `generation` puts the site into the group "
+                "`has_solar`, "
+                "`storage` into `has_storage`. " + _meanings(ROLES),
+                OPTIONAL,
+                "consumption",
+                ("generation",),
+            ),
+            "interval": Key(
+                INTERVAL,
+                "Polling interval",
+                "Seconds between two polls of this meter; the site's `interval` when left out.",
+                OPTIONAL,
+                examples=(1,),
+            ),
+            "ct_ratio": Key(
+                RATIO,
+                "Current transformer ratio",
+                f"Primary to secondary current; the collector multiplies. {ratio}",
+                OPTIONAL,
+                examples=("200:5",),
+            ),
+            "pt_ratio": Key(
+                RATIO,
+                "Voltage transformer ratio",
+                f"Primary to secondary voltage; the collector multiplies. {ratio}",
+                OPTIONAL,
+                examples=("11000:110",),
+            ),
+            "reverse": Key(
+                Flag(),
+                "Reversed",
+                "True where the meter counts the other way round than the site: its powers change sign, "
+                "and its import "
+                "and export change places.",
+                OPTIONAL,
+                False,
+                (True,),
+            ),
+            "channels": Key(
+                Table(CHANNEL_NAME, _channel(), "a mapping of at least one channel"),
+                "Analogue channels",
+                "Only for profiles with analogue inputs, and needed there: a channel for each input in "
+                "use, by a name "
+                "that becomes the point's.",
+                OPTIONAL,
+                examples=(
+                    {
+                        "flow-temperature": {
+                            "input": 1,
+                            "signal": "4-20mA",
+                            "low": 0,
+                            "high": 150,
+                            "unit": "Cel",
+                        }
+                    },
+                ),
+            ),
+        },
+        "a mapping of the keys of a meter",
+    )
+
+
+def _channel() -> Record:
+    wide = Number(-1e9, 1e9)
+    return Record(
+        {
+            "input": Key(
+                Number(1, 64, whole=True),
+                "Input",
+                "The input's number, counted from 1.",
+                examples=(1,),
+            ),
+            "signal": Key(
+                Choice(("4-20mA", "0-10V")),
+                "Signal",
+                "The electrical signal. Below 3.6 mA a 4-20 mA input reports a broken wire.",
+                examples=("4-20mA",),
+            ),
+            "low": Key(wide, "Low end", "The value at 4 mA or 0 V.", examples=(0,)),
+            "high": Key(wide, "High end", "The value at 20 mA or 10 V; not equal to `low`.", examples=(150,)),
+            "unit": Key(UNIT, "Unit", "The value's unit in UCUM.", examples=("Cel",)),
+        },
+        'a mapping such as "{input: 1, signal: 4-20mA, low: 0, high: 150, unit: Cel}"',
+    )
+
+
+# What one site alone can have; a default for it would be wrong for every other site.
+_NO_DEFAULT = {
+    "": ("site", "name", "redundancy_pair", "buses", "meters"),
+    ".gateway": ("address",),
+    ".network.wan": ("address", "gateway"),
+}
+
+
+def _partial(record: Record, path: str = "") -> Record:
+    keys: dict[str, Key] = {}
+    for name, key in record.keys.items():
+        if name in _NO_DEFAULT.get(path, ()):
+            continue
+        kind: Kind = key.kind
+        if isinstance(kind, Record):
+            kind = _partial(kind, f"{path}.{name}")
+        keys[name] = replace(key, kind=kind, presence=OPTIONAL, default=None)
+    return Record(keys, record.expected, partial=True)
+
+
+def _fleet_keys(defaults: Record) -> dict[str, Key]:
+    defaults = replace(defaults, expected="a mapping of keys of a site file that sites may leave out")
+    management = Record(
+        {
+            "networks": Key(
+                Listing(NETWORK, "a list of at least one network", minimum=1, distinct=True),
+                "Management networks",
+                "Who may reach the gateways by SSH.",
+                examples=(["10.1.0.0/24"],),
+            ),
+            "user": Key(
+                USER,
+                "User",
+                "The user that Ansible logs in as; sudo without a password (`ansible_user`).",
+                examples=("admin",),
+            ),
+        },
+        "a mapping with networks and user",
+    )
+    hub = Record(
+        {
+            "name": Key(
+                HOST_NAME,
+                "Name",
+                "The hub's host name: in its certificate, and pinned on every gateway.",
+                examples=("hub.energy.example",),
+            ),
+            "address": Key(
+                ADDRESS,
+                "Address",
+                "The hub's address, as the sites reach it (`ansible_host` of the host `hub`).",
+                examples=("10.1.0.2",),
+            ),
+            "port": Key(PORT, "Port", "The broker's port.", OPTIONAL, 8883, (8883,)),
+        },
+        "a mapping with name and address",
+    )
+    return {
+        "plugin": Key(
+            Choice((PLUGIN,)),
+            "Inventory plugin",
+            f"Always `{PLUGIN}`: tells Ansible which plugin reads this file.",
+            examples=(PLUGIN,),
+        ),
+        "fleet": Key(FLEET_NAME, "Fleet", "The fleet's name.", examples=("northwind",)),
+        "sites": Key(
+            FOLDER,
+            "Folder of sites",
+            "The folder with a file for each site, beside the fleet file.",
+            OPTIONAL,
+            "sites",
+            ("sites",),
+        ),
+        "rings": Key(
+            Listing(RING_NAME, "a list of at least one ring", minimum=1, distinct=True),
+            "Rollout rings",
+            "The rings in the order in which a change reaches them. The first is the canary ring and "
+            "takes no "
+            "critical site.",
+            examples=(["canary", "early", "main", "critical"],),
+        ),
+        "management": Key(management, "Management", "How the controller reaches the gateways."),
+        "hub": Key(hub, "Hub", "The machine that the gateways deliver to."),
+        "defaults": Key(
+            defaults,
+            "Defaults",
+            "Keys of a site file that a site may leave out, with what they then are. Mappings are merged "
+            "key by key.",
+            OPTIONAL,
+            examples=({"interval": 10, "timezone": "Europe/Paris"},),
+        ),
+    }
