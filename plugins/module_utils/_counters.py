@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""Communication counters of meters and buses: the device's own (function 08) and the collector's."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.wattfleet.energy.plugins.module_utils import (
+    _control,
+    _faults,
+    _growth,
+    _modbus,
+    _probe,
+)
+
+# Sub-functions of function 08: MODBUS Application Protocol Specification V1.1b3, section 6.8.1.
+SUBFUNCTIONS = {
+    0x0B: "bus_messages",
+    0x0C: "crc_errors",
+    0x0D: "exceptions",
+    0x0E: "server_messages",
+    0x0F: "no_responses",
+    0x10: "naks",
+    0x11: "busy",
+    0x12: "overruns",
+}
+# The counters that only noise, bad cabling or a second master make grow.
+WATCHED = ("crc_errors", "frame_errors", "overruns")
+_ILLEGAL_FUNCTION = 0x01
+# These exceptions say "never", where others say "not now".
+_UNSUPPORTED = (_ILLEGAL_FUNCTION, 0x02, 0x03)
+
+
+def read(
+    meters: list[dict[str, t.Any]], socket_path: str, transport: str = "auto"
+) -> tuple[_growth.Counters, list[dict[str, t.Any]]]:
+    """The counters of one look, and what could not be read: a list of {name, code, error, cause}.
+
+    A device without function 08, or without some of its sub-functions, is not a failure: its counters are
+    left out.
+    """
+    counters: _growth.Counters = {}
+    failures: list[dict[str, t.Any]] = []
+    if meters:
+        through_collector = _probe.choose_transport(meters, socket_path, transport)
+    else:
+        through_collector = transport != "direct"
+    if through_collector:
+        try:
+            control = _control.Control(socket_path)
+        except (_control.NotRunningError, _faults.FaultError) as error:
+            fault = (
+                error
+                if isinstance(error, _faults.FaultError)
+                else _faults.FaultError("COLLECTOR_STOPPED", str(error))
+            )
+            return {}, [{"name": "collector", **fault.as_dict()}]
+        try:
+            answer = control.request("counters")
+            for kind in ("buses", "meters"):
+                counters[kind] = _integers(answer.get(kind))
+        except _faults.FaultError as fault:
+            failures.append({"name": "collector", **fault.as_dict()})
+        try:
+            for meter in meters:
+                # A meter that is only named has no unit to ask for its own counters.
+                if meter["unit"] is not None and meter["bus"] is not None:
+                    _device(meter, _asker(control, meter), counters, failures)
+        finally:
+            control.close()
+        return counters, failures
+    for meter in meters:
+        unaddressed = _probe.no_way(meter)
+        if unaddressed is not None:
+            failures.append({"name": _probe.label_of(meter), **unaddressed.as_dict()})
+            continue
+        client = _modbus.Client(meter["host"], meter["port"], meter["framing"], meter["timeout"])
+        try:
+            _device(meter, _direct_asker(client, meter), counters, failures)
+        finally:
+            client.close()
+    return counters, failures
+
+
+def _asker(control: _control.Control, meter: dict[str, t.Any]) -> t.Callable[[int], int]:
+    def ask(subfunction: int) -> int:
+        answer = control.request(
+            "diagnostics", bus=meter["bus"], unit=meter["unit"], subfunction=subfunction, data=0
+        )
+        if not isinstance(answer.get("data"), int):
+            raise _faults.FaultError("COLLECTOR", "the collector's answer has no integer `data`")
+        return int(answer["data"])
+
+    return ask
+
+
+def _direct_asker(client: _modbus.Client, meter: dict[str, t.Any]) -> t.Callable[[int], int]:
+    return lambda subfunction: client.diagnostics(meter["unit"], subfunction)
+
+
+def _device(
+    meter: dict[str, t.Any],
+    ask: t.Callable[[int], int],
+    counters: _growth.Counters,
+    failures: list[dict[str, t.Any]],
+) -> None:
+    found: dict[str, int] = {}
+    for subfunction, counter in SUBFUNCTIONS.items():
+        try:
+            found[counter] = ask(subfunction)
+        except _faults.FaultError as fault:
+            if fault.exception == _ILLEGAL_FUNCTION and not found:
+                break
+            if fault.exception in _UNSUPPORTED:
+                continue
+            failures.append({"name": _probe.label_of(meter), **fault.as_dict()})
+            break
+    if found:
+        counters.setdefault("devices", {})[_probe.label_of(meter)] = found
+
+
+def _integers(names: t.Any) -> dict[str, dict[str, int]]:
+    """Only the integer counters: what else a newer collector may tell is not comparable."""
+    if not isinstance(names, dict):
+        return {}
+    return {
+        str(name): {key: value for key, value in values.items() if isinstance(value, int)}
+        for name, values in names.items()
+        if isinstance(values, dict)
+    }

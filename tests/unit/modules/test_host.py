@@ -1,0 +1,211 @@
+"""Links, certificates, services and the clock: the parts of gateway_info that concern the host itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wattfleet.energy.plugins.action import gateway_info as action
+from ansible_collections.wattfleet.energy.plugins.module_utils import _certificate, _growth, _links, _services
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+def run_command(command: list[str], data: bytes | None = None, **_options: Any) -> tuple[int, str, str]:
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def make_link(folder: Path, name: str, **values: str) -> None:
+    link = folder / name
+    (link / "statistics").mkdir(parents=True)
+    defaults = {"operstate": "up", "carrier": "1", "speed": "1000", "duplex": "full", "mtu": "1500"}
+    for file, value in {**defaults, **values}.items():
+        target = link / "statistics" / file if file.startswith(("rx_", "tx_", "coll")) else link / file
+        target.write_text(value + "\n")
+
+
+def test_links_as_the_kernel_tells_them(tmp_path: Path) -> None:
+    make_link(tmp_path, "eth1", rx_crc_errors="7", collisions="0", carrier_down_count="2")
+    make_link(tmp_path, "lo")
+    (tmp_path / "bonding_masters").write_text("")
+    links = _links.read(str(tmp_path), None)
+    assert list(links) == ["eth1"]
+    assert links["eth1"] == {
+        "present": True,
+        "operstate": "up",
+        "carrier": True,
+        "speed": 1000,
+        "duplex": "full",
+        "mtu": 1500,
+        "counters": {"rx_crc_errors": 7, "collisions": 0, "carrier_down": 2},
+    }
+    assert _links.judge(links, 100, "full") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "finding"),
+    [
+        ({"carrier": "0", "operstate": "down"}, "no_carrier"),
+        ({"speed": "10"}, "speed"),
+        ({"duplex": "half"}, "duplex"),
+    ],
+)
+def test_bad_links_are_named(tmp_path: Path, values: dict[str, str], finding: str) -> None:
+    make_link(tmp_path, "eth1", **values)
+    (found,) = _links.judge(_links.read(str(tmp_path), ["eth1"]), 100, "full")
+    assert (found["interface"], found["finding"]) == ("eth1", finding)
+
+
+def test_missing_link(tmp_path: Path) -> None:
+    links = _links.read(str(tmp_path), ["eth9"])
+    assert [found["finding"] for found in _links.judge(links, None, None)] == ["missing"]
+    assert _links.counters_of(links) == {"links": {}}
+
+
+@pytest.mark.parametrize("speed", ["-1", "65535", "unknown", ""])
+def test_links_without_a_speed_are_not_judged_by_it(tmp_path: Path, speed: str) -> None:
+    make_link(tmp_path, "wwan0", speed=speed, duplex="unknown")
+    assert _links.judge(_links.read(str(tmp_path), None), 100, "full") == []
+
+
+def test_growth_of_a_link(tmp_path: Path) -> None:
+    make_link(tmp_path, "eth1", rx_errors="1")
+    before = _links.counters_of(_links.read(str(tmp_path), None))
+    (tmp_path / "eth1/statistics/rx_errors").write_text("4\n")
+    grown = _growth.growth(before, _links.counters_of(_links.read(str(tmp_path), None)))
+    assert _growth.exceeded(grown, _links.WATCHED, 0)[0]["growth"] == 3
+
+
+def test_the_machines_own_links() -> None:
+    links = _links.read(_links.DEFAULT_PATH, ["lo"])
+    assert links["lo"]["present"]
+    assert "rx_errors" in links["lo"]["counters"]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "plant-a")])
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(0x1F3A)
+        .not_valid_before(dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(2027, 2, 3, 4, 5, 6, tzinfo=dt.UTC))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "gateway.crt"
+    path.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_both_readers_of_certificates_agree(certificate: Path) -> None:
+    told = _certificate.read(str(certificate), run_command)
+    assert told == _certificate.by_openssl(str(certificate), certificate.read_bytes(), run_command)
+    assert told == {
+        "subject": "CN=plant-a",
+        "issuer": "CN=plant-a",
+        "common_name": "plant-a",
+        "serial": "1f3a",
+        "not_before": dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp(),
+        "not_after": dt.datetime(2027, 2, 3, 4, 5, 6, tzinfo=dt.UTC).timestamp(),
+    }
+
+
+def test_days_left() -> None:
+    assert _certificate.days_left(86400.0 * 10, 86400.0 * 7.5) == 2.5
+    assert _certificate.days_left(0.0, 86400.0) == -1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file or directory"), (b"", "no PEM certificate in it")]
+)
+def test_no_certificate(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    path = tmp_path / "gateway.crt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(_certificate.UnreadableError, match=reason):
+        _certificate.read(str(path), run_command)
+
+
+def test_broken_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.crt"
+    path.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(_certificate.UnreadableError, match=r"gateway\.crt: "):
+        _certificate.read(str(path), run_command)
+    with pytest.raises(_certificate.UnreadableError, match=r"gateway\.crt: "):
+        _certificate.by_openssl(str(path), path.read_bytes(), run_command)
+
+
+def test_openssl_missing(certificate: Path) -> None:
+    def not_found(*_arguments: Any, **_options: Any) -> tuple[int, str, str]:
+        raise FileNotFoundError(2, os.strerror(2))
+
+    with pytest.raises(_certificate.UnreadableError, match="python3-cryptography is missing, and openssl"):
+        _certificate.by_openssl(str(certificate), certificate.read_bytes(), not_found)
+
+
+SHOWN = """\
+Id=energy-gateway.service
+LoadState=loaded
+ActiveState=active
+SubState=running
+UnitFileState=enabled
+Result=success
+NRestarts=3
+
+Id=missing.service
+LoadState=not-found
+ActiveState=inactive
+SubState=dead
+UnitFileState=
+Result=success
+NRestarts=0
+"""
+
+
+def test_services() -> None:
+    units = ["energy-gateway.service", "missing.service"]
+    services = _services.read(units, lambda *_arguments, **_options: (0, SHOWN, ""))
+    assert services["energy-gateway.service"] == {
+        "load": "loaded",
+        "active": "active",
+        "sub": "running",
+        "enabled": "enabled",
+        "result": "success",
+        "restarts": 3,
+        "failure": None,
+    }
+    assert services["missing.service"]["load"] == "not-found"
+
+
+def test_services_without_systemd() -> None:
+    services = _services.read(
+        ["a.service"], lambda *_a, **_o: (1, "", "System has not been booted with systemd\n")
+    )
+    assert services["a.service"]["failure"] == "System has not been booted with systemd"
+
+    def not_found(*_arguments: Any, **_options: Any) -> tuple[int, str, str]:
+        raise FileNotFoundError(2, os.strerror(2))
+
+    assert "No such file" in _services.read(["a.service"], not_found)["a.service"]["failure"]
+    assert "0 units" not in _services.parse(["a", "b"], "Id=a\n")["a"]["failure"]
+
+
+@pytest.mark.parametrize("offset", [-3600.0, -0.5, 0.0, 2.0, 86400.0])
+@pytest.mark.parametrize(("there", "back"), [(0.3, 0.3), (1.2, 0.3), (0.0, 0.6)])
+def test_the_true_offset_lies_within_the_uncertainty(offset: float, there: float, back: float) -> None:
+    sent, busy = 1000.0, 5.0
+    received = sent + there + offset
+    got = sent + there + busy + back
+    told, uncertainty = action.clock_offset(sent, received, received + busy, got)
+    assert uncertainty == pytest.approx((there + back) / 2)
+    assert abs(told - offset) <= uncertainty + 1e-9
