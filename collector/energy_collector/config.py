@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration file, as docs/reference/gateway-configuration.md describes it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from energy_collector import profiles
+from energy_collector.section import Section
+
+DEFAULT_PATH = Path("/etc/energy/config.yaml")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
+RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
+ROLES = ("main", "consumption", "generation", "storage", "process")
+SIGNALS = ("4-20mA", "0-10V")
+BUS_TYPES = ("modbus-tcp", "rtu-over-tcp", "rtu")
+BAUDRATES = (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
+
+
+class ConfigError(ValueError):
+    """A configuration with at least one fault; `faults` has a line for each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True)
+class BusConfig:
+    """A physical endpoint: one host and port, or one serial device."""
+
+    name: str
+    type: str
+    host: str = ""
+    port: int = 502
+    device: str = ""
+    baudrate: int = 9600
+    parity: str = "N"
+    stopbits: int = 1
+    timeout: float = 1.0
+
+    @property
+    def endpoint(self) -> str:
+        """What no two buses may share."""
+        return self.device if self.type == "rtu" else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ChannelConfig:
+    """An analogue input and the engineering value that its signal stands for."""
+
+    name: str
+    input: int
+    signal: str
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class MeterConfig:
+    """A meter on a bus. Ratios are factors, 1.0 where the meter itself knows its transformers."""
+
+    name: str
+    bus: str
+    unit: int
+    profile: str
+    interval: float
+    role: str = "consumption"
+    ct_ratio: float = 1.0
+    pt_ratio: float = 1.0
+    reverse: bool = False
+    channels: tuple[ChannelConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """Where batches go, and who we are there."""
+
+    host: str
+    port: int = 8883
+    ca: Path = Path("/etc/ssl/energy/ca.crt")
+    certificate: Path = Path("/etc/ssl/energy/gateway.crt")
+    key: Path = Path("/etc/ssl/energy/gateway.key")
+
+
+@dataclass(frozen=True)
+class BufferConfig:
+    """The buffer's file and its bounds."""
+
+    path: Path = Path("/var/lib/energy/buffer.db")
+    max_bytes: int = 536870912
+    max_age: float = 7776000.0
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """When a batch is sealed, and when it is sent again. Times in s."""
+
+    interval: float = 10.0
+    max_readings: int = 5000
+    resend: float = 30.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole file."""
+
+    site: str
+    interval: float
+    buses: tuple[BusConfig, ...]
+    meters: tuple[MeterConfig, ...]
+    hub: HubConfig
+    signing_key: Path = Path("/var/lib/energy/signing.key")
+    buffer: BufferConfig = field(default_factory=BufferConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    telemetry_log: Path = Path("/var/log/energy/telemetry.log")
+    control_socket: Path = Path("/run/energy/control.sock")
+
+
+def load(path: Path) -> Config:
+    """Read and check the file. Raises ConfigError with every fault, also for a file that cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is not UTF-8 text"]) from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError([f"{path}: {where}not YAML: {getattr(error, 'problem', error)}"]) from error
+    return parse(data)
+
+
+def parse(data: Any) -> Config:
+    """Check a document. Raises ConfigError with every fault."""
+    faults: list[str] = []
+    root = Section(data, "", faults)
+    site = root.take("site", str)
+    if site and not SITE.fullmatch(site):
+        root.fault("site", f"{site!r} is not a name of lower-case letters, digits and hyphens, at most 39")
+    interval = root.number("interval", float, 0.1, 3600, 10.0)
+    buses = [_bus(section) for section in root.sections("buses")]
+    meters = [_meter(section, interval, buses) for section in root.sections("meters")]
+    _check_unique(buses, meters, faults)
+    config = Config(
+        site=site,
+        interval=interval,
+        buses=tuple(buses),
+        meters=tuple(meters),
+        hub=_hub(root.section("hub")),
+        signing_key=_path(root, "signing_key", Config.signing_key),
+        buffer=_buffer(root.section("buffer", required=False)),
+        batch=_batch(root.section("batch", required=False)),
+        telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
+        control_socket=_path(root, "control_socket", Config.control_socket),
+    )
+    root.finish()
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def _path(section: Section, key: str, default: Path) -> Path:
+    path = Path(section.take(key, str, str(default)))
+    if not path.is_absolute():
+        section.fault(key, f"{str(path)!r} is not an absolute path")
+    return path
+
+
+def _name(section: Section) -> str:
+    name = section.take("name", str)
+    if name and not NAME.fullmatch(name):
+        section.fault("name", f"{name!r} is not made of lower-case letters, digits and single hyphens")
+    return name
+
+
+def _bus(section: Section) -> BusConfig:
+    name = _name(section)
+    kind = section.choice("type", BUS_TYPES)
+    timeout = section.number("timeout", float, 0.05, 30, 1.0)
+    if kind == "rtu":
+        baudrate = section.take("baudrate", int, 9600)
+        if baudrate not in BAUDRATES:
+            section.fault("baudrate", f"{baudrate} is not one of {', '.join(map(str, BAUDRATES))}")
+        bus = BusConfig(
+            name,
+            kind,
+            device=str(_path(section, "device", Path("/dev"))),
+            baudrate=baudrate,
+            parity=section.choice("parity", ("N", "E", "O"), "N"),
+            stopbits=section.number("stopbits", int, 1, 2, 1),
+            timeout=timeout,
+        )
+        if "device" not in section.data:
+            section.fault("device", "missing")
+    else:
+        host = section.take("host", str)
+        bus = BusConfig(name, kind, host, section.number("port", int, 1, 65535, 502), timeout=timeout)
+    section.finish()
+    return bus
+
+
+def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterConfig:
+    bus = section.take("bus", str)
+    kinds = {one.name: one.type for one in buses}
+    if bus and bus not in kinds:
+        section.fault("bus", f"{bus!r} is not one of the buses {', '.join(kinds) or '(there is none)'}")
+    unit = section.take("unit", int)
+    if (
+        "unit" in section.data
+        and not 1 <= unit <= 247
+        and not (kinds.get(bus) == "modbus-tcp" and unit in (0, 255))
+    ):
+        section.fault("unit", f"{unit} is not a Modbus unit id from 1 to 247 (0 and 255 only on modbus-tcp)")
+    profile = section.choice("profile", profiles.names())
+    meter = MeterConfig(
+        name=_name(section),
+        bus=bus,
+        unit=unit,
+        profile=profile,
+        interval=section.number("interval", float, 0.1, 3600, interval),
+        role=section.choice("role", ROLES, "consumption"),
+        ct_ratio=_ratio(section, "ct_ratio"),
+        pt_ratio=_ratio(section, "pt_ratio"),
+        reverse=section.take("reverse", bool, default=False),
+        channels=_channels(section, profile),
+    )
+    section.finish()
+    return meter
+
+
+def _ratio(section: Section, key: str) -> float:
+    text = section.take(key, str, "1:1")
+    match = RATIO.fullmatch(text)
+    if not match:
+        if isinstance(section.data.get(key), str):
+            section.fault(key, f'{text!r} is not a ratio like "200:5"')
+        return 1.0
+    return float(match[1]) / float(match[2])
+
+
+def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
+    inputs = profiles.load(profile).inputs if profile in profiles.names() else None
+    channels = section.section("channels", required=False)
+    if inputs is None:
+        return ()
+    if channels.data and not inputs:
+        section.fault("channels", f"the profile {profile} has no analogue inputs")
+        return ()
+    if inputs and not channels.data:
+        section.fault("channels", f"the profile {profile} needs at least one channel")
+    found: list[ChannelConfig] = []
+    for name in channels.data:
+        one = channels.section(name)
+        channel = ChannelConfig(
+            name,
+            one.number("input", int, 1, max(len(inputs), 1)),
+            one.choice("signal", SIGNALS),
+            one.take("low", float),
+            one.take("high", float),
+            one.take("unit", str),
+        )
+        one.finish()
+        if not NAME.fullmatch(name):
+            channels.fault(name, "is not made of lower-case letters, digits and single hyphens")
+        if channel.low == channel.high and {"low", "high"} <= one.data.keys():
+            one.fault("high", f"{channel.high:g} is the same as low")
+        if any(other.input == channel.input for other in found):
+            one.fault("input", f"{channel.input} is used by another channel")
+        found.append(channel)
+    return tuple(found)
+
+
+def _check_unique(buses: list[BusConfig], meters: list[MeterConfig], faults: list[str]) -> None:
+    names: dict[str, int] = {}
+    endpoints: dict[str, str] = {}
+    for index, bus in enumerate(buses):
+        if names.setdefault(bus.name, index) != index:
+            faults.append(f"buses[{index}].name: {bus.name!r} is used twice")
+        other = endpoints.setdefault(bus.endpoint, bus.name)
+        if other != bus.name:
+            faults.append(f"buses[{index}]: {bus.endpoint} is already the bus {other}; a line has one master")
+    names.clear()
+    units: dict[tuple[str, int], str] = {}
+    for index, meter in enumerate(meters):
+        if names.setdefault(meter.name, index) != index:
+            faults.append(f"meters[{index}].name: {meter.name!r} is used twice")
+        first = units.setdefault((meter.bus, meter.unit), meter.name)
+        if first != meter.name:
+            faults.append(
+                f"meters[{index}].unit: {meter.unit} on bus {meter.bus} is already the meter {first}"
+            )
+
+
+def _hub(section: Section) -> HubConfig:
+    hub = HubConfig(
+        section.take("host", str),
+        section.number("port", int, 1, 65535, 8883),
+        _path(section, "ca", HubConfig.ca),
+        _path(section, "certificate", HubConfig.certificate),
+        _path(section, "key", HubConfig.key),
+    )
+    section.finish()
+    return hub
+
+
+def _buffer(section: Section) -> BufferConfig:
+    buffer = BufferConfig(
+        _path(section, "path", BufferConfig.path),
+        section.number("max_bytes", int, 1 << 20, 1 << 50, BufferConfig.max_bytes),
+        section.number("max_age", float, 60, 3.2e9, BufferConfig.max_age),
+    )
+    section.finish()
+    return buffer
+
+
+def _batch(section: Section) -> BatchConfig:
+    batch = BatchConfig(
+        section.number("interval", float, 1, 60, BatchConfig.interval),
+        section.number("max_readings", int, 1, 100_000, BatchConfig.max_readings),
+        section.number("resend", float, 1, 3600, BatchConfig.resend),
+    )
+    section.finish()
+    return batch

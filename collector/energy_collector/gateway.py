@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The polling service: asks the meters, stores the readings, answers on the control socket. It knows
+nothing of the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+
+from energy_collector import __version__
+from energy_collector.bus import Bus
+from energy_collector.clock import SourceClock
+from energy_collector.config import Config
+from energy_collector.control import ControlServer, RequestError
+from energy_collector.journal import Faults, log
+from energy_collector.meters import make
+from energy_collector.notify import notify, watchdog_interval
+from energy_collector.operations import Operations, iso
+from energy_collector.poller import PolledMeter, Poller
+from energy_collector.writer import Writer
+
+# A writer that has not come round for so long hangs in the kernel; systemd then restarts us. In s.
+WRITER_PATIENCE = 90.0
+STATE_TIMEOUT = 30.0
+
+
+class Gateway:
+    """The service. `run` returns when it is told to stop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._faults = Faults()
+        self._writer = Writer(config.buffer, self._faults)
+        self._stop = asyncio.Event()
+        self._started = int(time.time() * 1000)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises BufferUnusableError or OSError when it cannot start."""
+        self._writer.open()
+        try:
+            await self._serve()
+        finally:
+            self._writer.stop()
+
+    async def _serve(self) -> None:
+        newest = self._writer.newest
+        clock = SourceClock(max(newest.values(), default=0))
+        buses = {bus.name: Bus(bus) for bus in self.config.buses}
+        meters = {}
+        for one in self.config.meters:
+            meter = make(one)
+            floor = max((newest.get(point, 0) for point in meter.points), default=0)
+            meters[one.name] = PolledMeter(meter, clock, floor)
+        self._operations = Operations(buses, meters, clock)
+        pollers = [
+            Poller(
+                bus,
+                [one for one in meters.values() if one.meter.config.bus == name],
+                clock,
+                self._writer.put,
+                self._faults,
+            )
+            for name, bus in buses.items()
+        ]
+        server = ControlServer(self.config.control_socket, self._handle)
+        await server.start()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(one.run()) for one in pollers if one.meters]
+        tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._stop.wait())]
+        log.info(
+            "%s: %d meters on %d buses, version %s", self.config.site, len(meters), len(buses), __version__
+        )
+        notify("READY=1")
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                # A task that ends by itself is a fault of ours; better to be restarted than to poll half of
+                # the site.
+                task.result()
+        finally:
+            notify("STOPPING=1")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await server.stop()
+
+    async def _watch(self) -> None:
+        interval = watchdog_interval()
+        while True:
+            await asyncio.sleep(interval or WRITER_PATIENCE)
+            if time.monotonic() - self._writer.heartbeat < WRITER_PATIENCE:
+                notify("WATCHDOG=1")
+            if not self._writer.is_alive():
+                raise RuntimeError("the thread that writes the buffer has ended")
+
+    async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("op") == "status":
+            return await self._status()
+        if request.get("op") == "counters":
+            return self._operations.counters()
+        return await self._operations.handle(request)
+
+    async def _status(self) -> dict[str, Any]:
+        operations = self._operations
+        buses = [
+            {"name": name, "connected": bus.connected, "last_error": bus.last_error}
+            for name, bus in operations.buses.items()
+        ]
+        meters = [_meter_status(name, meter) for name, meter in operations.meters.items()]
+        return {
+            "site": self.config.site,
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": iso(self._started),
+            "buses": buses,
+            "meters": meters,
+            "buffer": await self._buffer_state(),
+        }
+
+    async def _buffer_state(self) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[dict[str, Any]] = loop.create_future()
+
+        def deliver(state: dict[str, Any]) -> None:
+            if not answer.done():
+                answer.set_result(state)
+
+        self._writer.ask_state(lambda state: loop.call_soon_threadsafe(deliver, state))
+        try:
+            state = await asyncio.wait_for(answer, STATE_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise RequestError("the buffer does not answer", "the disk is very slow or failing") from None
+        if "error" in state:
+            raise RequestError(f"the buffer cannot be read: {state['error']}", "the disk is failing")
+        return {**state, "oldest": iso(state["oldest"])}
+
+
+def _meter_status(name: str, meter: PolledMeter) -> dict[str, Any]:
+    config = meter.meter.config
+    return {
+        "name": name,
+        "bus": config.bus,
+        "unit": config.unit,
+        "profile": config.profile,
+        "last_success": iso(meter.last_success),
+        "last_error": meter.last_error,
+        "consecutive_failures": meter.failures,
+    }

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which class serves which kind of profile."""
+
+from __future__ import annotations
+
+from energy_collector import profiles
+from energy_collector.config import MeterConfig
+from energy_collector.meter import AnalogueMeter, Meter, RegisterMeter
+from energy_collector.sunspec import SunSpecMeter
+
+KINDS: dict[str, type[Meter]] = {
+    "registers": RegisterMeter,
+    "analogue": AnalogueMeter,
+    "sunspec": SunSpecMeter,
+}
+
+
+def make(config: MeterConfig) -> Meter:
+    """The meter of a configuration."""
+    profile = profiles.load(config.profile)
+    return KINDS[profile.kind](config, profile)
