@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `energy-hub`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from energy_hub import __version__, config, ingest, logs, migrate, report
+from energy_hub.trust import TrustError, load_authorities
+
+OK, FAILED, USAGE, WOULD_CHANGE = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 (`migrate --check`) something would be changed."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except (config.ConfigError, migrate.MigrationError, TrustError) as error:
+        return _fail(str(error))
+    except psycopg.Error as error:
+        lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+        return _fail(f"{'CONNECTION_REFUSED ' if lost else ''}database: {' '.join(str(error).split())}")
+    except BrokenPipeError:
+        # The reader of our output has seen enough. Python would complain once more when it closes standard
+        # output.
+        sys.stdout = None
+        return OK
+    except OSError as error:
+        return _fail(str(error))
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="energy-hub", description="The hub of a fleet of energy gateways.")
+    parser.add_argument("--version", action="version", version=f"energy-hub {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    one = _command(
+        commands, "migrate", _migrate, "bring the database's schema to this release", "energy_migrate"
+    )
+    one.add_argument(
+        "--check", action="store_true", help="only say what would be done; exit code 3 if anything"
+    )
+
+    one = commands.add_parser("ingest", help="take batches from the broker into the database")
+    one.add_argument("--config", type=Path, default=Path("/etc/energy-hub/ingest.yaml"))
+    one.add_argument("--check", action="store_true", help="only read and check the configuration")
+    one.set_defaults(run=_ingest)
+
+    one = _command(commands, "status", _status, "newest readings and state of every site", "energy_read")
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = _command(commands, "committed", _committed, "readings committed lately, by site", "energy_read")
+    one.add_argument("--minutes", type=float, default=5.0)
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = _command(
+        commands, "export-identities", _export, "every reading of a site, one a line", "energy_read"
+    )
+    one.add_argument("--site", required=True)
+    one.add_argument("--since", type=_moment, help="first time, ISO 8601")
+    one.add_argument("--until", type=_moment, help="time after the last, ISO 8601")
+    one.add_argument("--format", choices=("csv", "jsonl"), default="csv")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str, role: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text)
+    parser.add_argument("--database", default=f"dbname=energy user={role}", help="libpq connection string")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    with psycopg.connect(options.database, autocommit=True, connect_timeout=10) as connection:
+        if options.check:
+            lines = migrate.plan(connection)
+            for line in lines:
+                print(f"would apply {line}")
+            return WOULD_CHANGE if lines else OK
+        for line in migrate.apply(connection):
+            print(f"applied {line}", flush=True)
+    return OK
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    settings = config.load(options.config)
+    authorities = load_authorities(settings.authorities)
+    ingest.tls_context(settings.broker)
+    if options.check:
+        return OK
+    logs.set_up(settings.log, for_journal=not sys.stdout.isatty())
+    worker = ingest.Worker(settings, authorities)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    worker.run()
+    return OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    with _reader(options) as connection:
+        rows = report.sites(connection)
+    if options.json:
+        _print_json({"sites": {row.pop("site"): row for row in rows}})
+        return OK
+    _print_table(
+        ("site", "state", "last seen", "newest reading", "readings", "batches", "missing", "chain"),
+        [
+            (
+                row["site"],
+                row["state"],
+                _text(row["last_seen"]),
+                _text(row["newest_reading"]),
+                row["readings"],
+                row["batches"],
+                row["missing_batches"],
+                row["chain"],
+            )
+            for row in rows
+        ],
+    )
+    return OK
+
+
+def _committed(options: argparse.Namespace) -> int:
+    with _reader(options) as connection:
+        found = report.committed(connection, options.minutes)
+    if options.json:
+        _print_json({"minutes": options.minutes, "sites": found})
+        return OK
+    _print_table(
+        ("site", "readings", "batches"),
+        [(site, row["readings"], row["batches"]) for site, row in found.items()],
+    )
+    return OK
+
+
+def _export(options: argparse.Namespace) -> int:
+    with _reader(options) as connection:
+        rows = report.identities(connection, options.site, options.since, options.until)
+        if options.format == "csv":
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(("point", "time", "value", "quality"))
+            for point, time, value, quality in rows:
+                writer.writerow((point, _text(time), "" if value is None else repr(value), quality))
+        else:
+            for point, time, value, quality in rows:
+                print(json.dumps({"point": point, "time": _text(time), "value": value, "quality": quality}))
+    return OK
+
+
+def _reader(options: argparse.Namespace) -> psycopg.Connection:
+    return psycopg.connect(
+        options.database, autocommit=True, connect_timeout=10, options="-c timezone=UTC -c datestyle=ISO"
+    )
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _text(moment: datetime | None) -> str:
+    if moment is None:
+        return "-"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _print_json(document: object) -> None:
+    json.dump(document, sys.stdout, default=_text, indent=2)
+    print()
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    lines = [tuple(head), *(tuple(str(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _fail(text: str) -> int:
+    print(f"energy-hub: ERR {text}", file=sys.stderr)
+    return FAILED

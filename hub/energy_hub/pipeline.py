@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ingest makes of one message before it goes to the database."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from energy_hub.batch import BatchError, Envelope, read_body, read_envelope
+from energy_hub.store import Signed, Store
+from energy_hub.trust import TrustError, batch_is_signed_by, check_statement
+
+ROOT = "energy/v1"
+SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
+MAX_STATUS = 65_536
+_STREAM = re.compile(r"[0-9a-f]{16}")
+
+
+class StatusError(ValueError):
+    """A status message that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A payload whose fixed fields make no sense: nobody can be asked to vouch for it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Untrusted:
+    """Signed by no known key of its site: it stays unacknowledged, and the gateway will send it again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The parts of a status message that the hub uses; `stream` is 8 bytes or None."""
+
+    state: str
+    stream: bytes | None
+    key: object
+    kept: dict[str, object]
+
+
+def split_topic(topic: str) -> tuple[str, str]:
+    """`energy/v1/<site>/<kind>` as (site, kind). Raises ValueError."""
+    parts = topic.split("/")
+    if len(parts) != 4 or "/".join(parts[:2]) != ROOT or not SITE.fullmatch(parts[2]):
+        raise ValueError(f"topic {topic!r}: expected {ROOT}/<site>/<kind>")
+    return parts[2], parts[3]
+
+
+def examine(store: Store, site: str, payload: bytes, limit: int) -> Signed | Unreadable | Untrusted:
+    """Check one batch: size, fixed fields, signature, body. Raises psycopg.Error when keys must be looked
+    up."""
+    if len(payload) > limit:
+        return Unreadable(f"{len(payload)} bytes, at most {limit} are allowed")
+    try:
+        envelope = read_envelope(payload)
+    except BatchError as error:
+        return Unreadable(str(error))
+    signer = _signer(store, site, envelope)
+    if signer is None:
+        return Untrusted(
+            f"stream {envelope.stream.hex()} sequence {envelope.sequence}: signed by no known key of the site"
+        )
+    site_id, key_id = signer
+    try:
+        body = read_body(envelope)
+    except BatchError as error:
+        return Signed(site, site_id, key_id, payload, envelope, None, str(error))
+    if body.site != site:
+        reason = f"is of site {body.site!r}, came on the topic of {site}"
+        return Signed(site, site_id, key_id, payload, envelope, None, reason)
+    return Signed(site, site_id, key_id, payload, envelope, body)
+
+
+def _signer(store: Store, site: str, envelope: Envelope) -> tuple[int, int] | None:
+    for again in (False, True):
+        found = store.keys(site, again=again)
+        if found is None:
+            continue
+        site_id, keys = found
+        for key_id, public in keys:
+            if batch_is_signed_by(public, envelope.signature, envelope.signed):
+                return site_id, key_id
+    return None
+
+
+def read_status(site: str, payload: bytes) -> Status:
+    """Raises StatusError."""
+    if len(payload) > MAX_STATUS:
+        raise StatusError(f"{len(payload)} bytes, at most {MAX_STATUS} are allowed")
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise StatusError("is not JSON") from None
+    if not isinstance(document, dict):
+        raise StatusError("is not a JSON object")
+    state = document.get("state")
+    if state not in ("online", "offline"):
+        raise StatusError(f"state {state!r:.40}, expected online or offline")
+    if document.get("site") != site:
+        raise StatusError(f"is of site {document.get('site')!r:.60}, came on the topic of {site}")
+    stream = document.get("stream")
+    if stream is not None and not (isinstance(stream, str) and _STREAM.fullmatch(stream)):
+        raise StatusError(f"stream {stream!r:.40}, expected 16 hex digits")
+    return Status(
+        state=state,
+        stream=bytes.fromhex(stream) if stream else None,
+        key=document.get("key"),
+        kept=_plain(
+            {name: document.get(name) for name in ("time", "version", "stream", "sequence", "buffer")}
+        ),
+    )
+
+
+def learn_key(
+    store: Store, site: str, status: Status, authorities: Sequence[x509.Certificate]
+) -> bytes | None:
+    """Trust the key of an online status when its statement verifies; the key's 32 bytes when it is new,
+    None when it was known or the status carries none. Raises TrustError, psycopg.Error."""
+    if status.key is None:
+        return None
+    # A key that was trusted once stays trusted: its certificate may have expired since.
+    if _known_key(store, site, status.key):
+        return None
+    key = check_statement(site, status.key, authorities, datetime.now(UTC))
+    store.trust(site, key)
+    return key.public
+
+
+def _known_key(store: Store, site: str, key: object) -> bool:
+    if not isinstance(key, dict) or not isinstance(key.get("public"), str):
+        raise TrustError("key has no public part")
+    try:
+        return store.knows_key(site, base64.b64decode(key["public"], validate=True))
+    except (binascii.Error, ValueError):
+        raise TrustError("public is not base64") from None
+
+
+def _plain(document: dict[str, object]) -> dict[str, object]:
+    """Numbers, short texts and one level of mapping only: the rest of a status is not ours to keep."""
+    kept: dict[str, object] = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            kept[name] = {
+                key: number
+                for key, number in list(value.items())[:20]
+                if key.isidentifier() and _is_plain(number)
+            }
+        elif _is_plain(value):
+            kept[name] = value
+    return kept
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isprintable() and len(value) <= 64
+    return isinstance(value, int) and abs(value) < 2**63

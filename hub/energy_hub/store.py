@@ -1,0 +1,517 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database side of ingest: commits groups of batches, and says what is committed.
+
+Any number of workers may do this at the same time. What keeps them apart is the database alone: the unique
+identity of a batch makes the second of two workers wait for the first one's commit and then find a
+duplicate, and every statement takes its locks in the same order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import psycopg
+from psycopg.types.multirange import Multirange
+
+from energy_hub.batch import NO_PREVIOUS, Body, Envelope, Series
+from energy_hub.rows import COLUMNS, Columns
+from energy_hub.trust import TrustedKey
+
+log = logging.getLogger(__name__)
+
+CHAIN_PENDING, CHAIN_OK, CHAIN_BROKEN = 0, 1, 2
+# Of what nobody trusted has signed, so much is kept: by payload, and by site.
+UNSIGNED_BYTES = 65_536
+UNSIGNED_ROWS = 1_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class StreamKey(NamedTuple):
+    """A stream of one site; `stream` is the 8 bytes of the batch header."""
+
+    site: str
+    stream: bytes
+
+
+Ranges = list[tuple[int, int]]
+"""Inclusive ranges of sequences, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A batch that a trusted key of the site has signed. `body` is None when it could not be read, for
+    `reason`."""
+
+    site: str
+    site_id: int
+    key_id: int
+    payload: bytes
+    envelope: Envelope
+    body: Body | None
+    reason: str = ""
+
+    @property
+    def identity(self) -> tuple[int, bytes, int]:
+        return self.site_id, self.envelope.stream, self.envelope.sequence
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a commit did: all that is committed now of the streams it touched, and counts."""
+
+    streams: dict[StreamKey, Ranges] = field(default_factory=dict)
+    batches: int = 0
+    readings: int = 0
+    duplicates: int = 0
+
+
+@dataclass(slots=True)
+class _Point:
+    id: int
+    units: list[tuple[int, str]]  # (since, ms; unit), ascending
+
+
+class Store:
+    """One worker's connection and what it remembers of slowly changing tables."""
+
+    def __init__(self, conninfo: str) -> None:
+        """Connects at once. Raises psycopg.Error."""
+        self.connection = psycopg.connect(
+            conninfo, autocommit=True, connect_timeout=10, application_name="energy-ingest"
+        )
+        self._keys: dict[str, tuple[int, list[tuple[int, bytes]]]] = {}
+        self._points: dict[int, dict[str, _Point]] = {}
+        self._months: set[tuple[int, int]] = set()
+        # Dates as UTC and intervals in one style, whatever the server's defaults are.
+        self.connection.execute("SET timezone = 'UTC'")
+        self.connection.execute(
+            "CREATE TEMPORARY TABLE stage (time timestamptz, value double precision, batch bigint,"
+            " point integer, quality smallint) ON COMMIT DELETE ROWS"
+        )
+
+    def close(self) -> None:
+        self.connection.close()
+
+    # --- sites and keys
+
+    def keys(self, site: str, *, again: bool = False) -> tuple[int, list[tuple[int, bytes]]] | None:
+        """The site's number and its trusted keys as (number, 32 bytes), newest first; None for an unknown
+        site. `again` asks the database even if the answer is remembered: another worker may have learned a
+        key."""
+        if again or site not in self._keys:
+            rows = self.connection.execute(
+                "SELECT s.id, k.id, k.public FROM site s JOIN site_key k ON k.site = s.id WHERE s.name = %s"
+                " ORDER BY k.id DESC",
+                (site,),
+            ).fetchall()
+            if not rows:
+                return None
+            self._keys[site] = rows[0][0], [(key_id, bytes(public)) for _, key_id, public in rows]
+        return self._keys[site]
+
+    def knows_key(self, site: str, public: bytes) -> bool:
+        found = self.keys(site)
+        return found is not None and any(known == public for _, known in found[1])
+
+    def trust(self, site: str, key: TrustedKey) -> None:
+        """Keep a key that was verified, for ever; makes the site when it is its first."""
+        with self.connection.transaction():
+            self.connection.execute("INSERT INTO site (name) VALUES (%s) ON CONFLICT DO NOTHING", (site,))
+            self.connection.execute(
+                "INSERT INTO site_key (site, public, statement, certificate, fingerprint, not_after)"
+                " SELECT id, %s, %s, %s, %s, %s FROM site WHERE name = %s ON CONFLICT DO NOTHING",
+                (key.public, key.statement, key.certificate, key.fingerprint, key.not_after, site),
+            )
+        self._keys.pop(site, None)
+
+    def set_status(self, site: str, state: str, status: dict[str, object], *, seen: bool) -> None:
+        """`seen`: the message is fresh, not one that the broker had kept."""
+        self.connection.execute(
+            "UPDATE site SET state = %s, status = CASE WHEN %s THEN %s::jsonb ELSE status END,"
+            " last_seen = CASE WHEN %s THEN now() ELSE last_seen END WHERE name = %s",
+            (state, bool(status), json.dumps(status), seen, site),
+        )
+
+    def committed(self, key: StreamKey) -> Ranges:
+        """All committed sequences of one stream."""
+        row = self.connection.execute(
+            "SELECT t.committed FROM stream t JOIN site s ON s.id = t.site"
+            " WHERE s.name = %s AND t.stream = %s",
+            key,
+        ).fetchone()
+        return _ranges(row[0]) if row else []
+
+    # --- batches
+
+    def commit(self, group: Sequence[Signed]) -> Committed:
+        """Commit a group in one transaction, durably, before it returns. Raises psycopg.Error, and then
+        nothing of the group is committed; trying again is always safe."""
+        ordered = sorted(group, key=lambda one: one.identity)
+        points = {id(one): self._resolve(one.site_id, one.body) for one in ordered if one.body is not None}
+        self._ensure_months(ordered)
+        result = Committed()
+        with self.connection.transaction():
+            new = self._insert_batches(ordered, result)
+            columns = Columns()
+            for one, batch_id in new:
+                result.batches += 1
+                if one.body is None:
+                    self._quarantine(one.site, one.payload, one.reason, signed=True)
+                    continue
+                for series, point_id in zip(one.body.series, points[id(one)], strict=True):
+                    columns.add(batch_id, point_id, series)
+            if len(columns):
+                self._insert_readings(columns, [batch_id for _, batch_id in new])
+            result.readings = len(columns)
+        result.streams = self._mark_committed(ordered)
+        return result
+
+    def quarantine(self, site: str, payload: bytes, reason: str) -> None:
+        """Keep a payload that no trusted key has signed and that cannot be read."""
+        kept = self.connection.execute(
+            "SELECT count(*) FROM quarantine WHERE topic_site = %s AND NOT signed", (site,)
+        ).fetchone()
+        if kept is not None and kept[0] < UNSIGNED_ROWS:
+            self._quarantine(site, payload, reason, signed=False)
+
+    def _quarantine(self, site: str, payload: bytes, reason: str, *, signed: bool) -> None:
+        self.connection.execute(
+            "INSERT INTO quarantine (topic_site, digest, reason, signed, size, content)"
+            " VALUES (%s, %s, %s, %s, %s, %b)"
+            " ON CONFLICT (topic_site, digest) DO UPDATE SET count = quarantine.count + 1, last_seen = now()",
+            (
+                site,
+                hashlib.sha256(payload).digest(),
+                reason,
+                signed,
+                len(payload),
+                payload if signed else payload[:UNSIGNED_BYTES],
+            ),
+        )
+
+    def _insert_batches(self, ordered: Sequence[Signed], result: Committed) -> list[tuple[Signed, int]]:
+        """Insert what is new and sort out the rest: the same batch again, or another batch with the same
+        number."""
+        inserted = {
+            (site, bytes(stream), sequence): (bytes(digest), batch_id, chain)
+            for site, stream, sequence, digest, batch_id, chain in self.connection.execute(
+                # The batch before is in the table, or it comes with this very statement and lag() sees it.
+                # Only a link that holds is decided here; the others are looked at after the commit, in
+                # _check_pending.
+                """
+                WITH sent AS (
+                    SELECT *, lag(sequence) OVER w AS before, lag(digest) OVER w AS before_digest
+                    FROM unnest(%b::int[], %b::bytea[], %b::bigint[], %b::bytea[], %b::bytea[], %b::bytea[],
+                                %b::int[], %b::int[], %b::int[], %b::bool[], %b::bytea[])
+                         AS t (site, stream, sequence, digest, previous, signature, key, size, readings,
+                               quarantined, content)
+                    WINDOW w AS (PARTITION BY site, stream ORDER BY sequence)
+                )
+                INSERT INTO batch (site, stream, sequence, digest, previous, signature, key, size, readings,
+                                   quarantined, content, chain)
+                SELECT site, stream, sequence, digest, previous, signature, key, size, readings,
+                       quarantined, content,
+                       CASE WHEN sequence = 1 THEN CASE WHEN previous = %b THEN 1 ELSE 2 END
+                            WHEN previous = coalesce(
+                                (SELECT p.digest FROM batch p
+                                 WHERE p.site = sent.site AND p.stream = sent.stream
+                                   AND p.sequence = sent.sequence - 1),
+                                CASE WHEN before = sequence - 1 THEN before_digest END) THEN 1
+                            ELSE 0 END
+                FROM sent
+                ORDER BY site, stream, sequence
+                ON CONFLICT (site, stream, sequence) DO NOTHING
+                RETURNING site, stream, sequence, digest, id, chain
+                """,
+                (
+                    [one.site_id for one in ordered],
+                    [one.envelope.stream for one in ordered],
+                    [one.envelope.sequence for one in ordered],
+                    [one.envelope.digest for one in ordered],
+                    [one.envelope.previous for one in ordered],
+                    [one.envelope.signature for one in ordered],
+                    [one.key_id for one in ordered],
+                    [len(one.payload) for one in ordered],
+                    [one.body.readings if one.body else 0 for one in ordered],
+                    [one.body is None for one in ordered],
+                    [one.payload for one in ordered],
+                    NO_PREVIOUS,
+                ),
+            )
+        }
+        new: list[tuple[Signed, int]] = []
+        others: list[Signed] = []
+        taken: set[int] = set()
+        for one in ordered:
+            digest, batch_id, chain = inserted.get(one.identity, (b"", 0, CHAIN_OK))
+            if digest != one.envelope.digest or batch_id in taken:
+                others.append(one)
+                continue
+            taken.add(batch_id)
+            new.append((one, batch_id))
+            if chain == CHAIN_BROKEN:
+                self._chain_broken(one.site, *one.identity, "the first batch of a stream names one before it")
+        if others:
+            self._duplicates_and_forks(others, result)
+        return new
+
+    def _duplicates_and_forks(self, others: Sequence[Signed], result: Committed) -> None:
+        stored = {
+            (site, bytes(stream), sequence): bytes(digest)
+            for site, stream, sequence, digest in self.connection.execute(
+                "SELECT site, stream, sequence, digest FROM batch"
+                " JOIN unnest(%b::int[], %b::bytea[], %b::bigint[])"
+                " AS t (site, stream, sequence) USING (site, stream, sequence)",
+                _identities(others),
+            )
+        }
+        for one in others:
+            if stored[one.identity] == one.envelope.digest:
+                result.duplicates += 1
+                continue
+            stream, sequence = one.envelope.stream, one.envelope.sequence
+            detail = (
+                f"stored {stored[one.identity].hex()}, then {one.envelope.digest.hex()} (kept in quarantine)"
+            )
+            log.error("ERR fork: site %s stream %s sequence %d: %s", one.site, stream.hex(), sequence, detail)
+            self._quarantine(one.site, one.payload, f"fork of sequence {sequence}: {detail}", signed=True)
+            self._evidence(one.site_id, "fork", stream, sequence, detail)
+            # The batch after it may have been held against this one, when both came together: look again
+            # later.
+            self.connection.execute(
+                "UPDATE batch SET chain = 0 WHERE site = %s AND stream = %s AND sequence = %s AND chain <> 0",
+                (one.site_id, stream, sequence + 1),
+            )
+
+    def _insert_readings(self, columns: Columns, batches: Sequence[int]) -> None:
+        """COPY straight into the table; when an identity is there already, roll back to here and go through
+        the staging table, which is slower and only needed for a gateway that measured one time twice."""
+        try:
+            with self.connection.transaction():
+                self._copy("reading", columns)
+        except psycopg.errors.UniqueViolation:
+            self._copy("stage", columns)
+            self.connection.execute(
+                f"INSERT INTO reading ({', '.join(COLUMNS)}) SELECT {', '.join(COLUMNS)} FROM stage"  # noqa: S608
+                " ORDER BY point, time, batch ON CONFLICT (point, time) DO NOTHING"
+            )
+            self._record_conflicts(batches)
+
+    def _copy(self, table: str, columns: Columns) -> None:
+        with self.connection.cursor().copy(
+            f"COPY {table} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+        ) as copy:
+            for piece in columns.copy_data():
+                copy.write(piece)
+
+    def _record_conflicts(self, batches: Sequence[int]) -> None:
+        rows = self.connection.execute(
+            """
+            WITH found AS (
+                INSERT INTO conflict (point, time, first_batch, first_value, first_quality,
+                                      second_batch, second_value, second_quality)
+                SELECT r.point, r.time, r.batch, r.value, r.quality, s.batch, s.value, s.quality
+                FROM stage s JOIN reading r ON r.point = s.point AND r.time = s.time
+                WHERE r.batch <> s.batch
+                  AND (r.value IS DISTINCT FROM s.value OR r.quality <> s.quality)
+                ON CONFLICT DO NOTHING
+                RETURNING point, time, second_batch
+            )
+            SELECT b.site, s.name, b.stream, b.sequence, count(*), min(p.name), min(found.time)
+            FROM found JOIN batch b ON b.id = found.second_batch JOIN site s ON s.id = b.site
+            JOIN point p ON p.id = found.point
+            WHERE b.id = ANY(%s) GROUP BY b.id, s.name
+            """,
+            (list(batches),),
+        ).fetchall()
+        for site_id, site, stream, sequence, count, point, time in rows:
+            detail = (
+                f"{count} readings differ from those stored first, for instance {point} at {time.isoformat()}"
+            )
+            log.error("ERR conflict: site %s stream %s sequence %d: %s", site, stream.hex(), sequence, detail)
+            self._evidence(site_id, "conflict", stream, sequence, detail)
+
+    def _mark_committed(self, group: Sequence[Signed]) -> dict[StreamKey, Ranges]:
+        """After the commit: bring the streams' ranges and the pending links of the chains up to date.
+
+        Both are derived from what is committed, so losing this transaction in a crash loses nothing: the
+        gateway has no acknowledgement, sends again, and it is done then. That is why it need not wait for
+        the disk.
+        """
+        names = {one.site_id: one.site for one in group}
+        sequences: dict[tuple[int, bytes], list[int]] = {}
+        for one in group:
+            sequences.setdefault((one.site_id, one.envelope.stream), []).append(one.envelope.sequence)
+        streams = sorted(sequences)
+        with self.connection.transaction():
+            self.connection.execute("SET LOCAL synchronous_commit = off")
+            rows = self.connection.execute(
+                """
+                INSERT INTO stream (site, stream, committed)
+                SELECT site, stream, added::int8multirange
+                FROM unnest(%b::int[], %b::bytea[], %t::text[]) AS t (site, stream, added)
+                ORDER BY site, stream
+                ON CONFLICT (site, stream) DO UPDATE SET committed = stream.committed + excluded.committed
+                RETURNING site, stream, committed
+                """,
+                (
+                    [site for site, _ in streams],
+                    [stream for _, stream in streams],
+                    [_multirange(sequences[key]) for key in streams],
+                ),
+            ).fetchall()
+            self._check_pending(group, names)
+            self.connection.execute(
+                "UPDATE site SET last_seen = now() FROM (SELECT id FROM site WHERE id = ANY(%s)"
+                " AND last_seen < now() - interval '5 seconds' ORDER BY id FOR NO KEY UPDATE) AS old"
+                " WHERE site.id = old.id",
+                (list(names),),
+            )
+        return {StreamKey(names[site], bytes(stream)): _ranges(ranges) for site, stream, ranges in rows}
+
+    def _check_pending(self, group: Sequence[Signed], names: dict[int, str]) -> None:
+        """Links that could not be checked when their batch came: its own, and those of the batches after
+        it."""
+        broken = self.connection.execute(
+            """
+            UPDATE batch b SET chain = CASE WHEN b.previous = p.digest THEN 1 ELSE 2 END
+            FROM batch p
+            WHERE b.chain = 0 AND p.site = b.site AND p.stream = b.stream AND p.sequence = b.sequence - 1
+              AND (b.site, b.stream, b.sequence) IN (
+                  SELECT site, stream, sequence + step
+                  FROM unnest(%b::int[], %b::bytea[], %b::bigint[]) AS t (site, stream, sequence),
+                       generate_series(0, 1) AS step)
+            RETURNING b.site, b.stream, b.sequence, b.chain
+            """,
+            _identities(group),
+        ).fetchall()
+        for site_id, stream, sequence, chain in broken:
+            if chain == CHAIN_BROKEN:
+                detail = "previous is not the digest of the batch before it"
+                self._chain_broken(names[site_id], site_id, bytes(stream), sequence, detail)
+
+    def _chain_broken(self, site: str, site_id: int, stream: bytes, sequence: int, detail: str) -> None:
+        log.error("ERR chain broken: site %s stream %s sequence %d: %s", site, stream.hex(), sequence, detail)
+        self._evidence(site_id, "chain-broken", stream, sequence, detail)
+
+    def _evidence(
+        self, site_id: int, kind: str, stream: bytes | None, sequence: int | None, detail: str
+    ) -> None:
+        self.connection.execute(
+            "INSERT INTO evidence (site, kind, stream, sequence, detail) VALUES (%s, %s, %s, %s, %s)",
+            (site_id, kind, stream, sequence, detail),
+        )
+
+    # --- points, units, partitions
+
+    def _resolve(self, site_id: int, body: Body) -> list[int]:
+        """The numbers of a body's points, in their order; points and units that are new are made."""
+        known = self._points.setdefault(site_id, {})
+        missing = sorted({series.point for series in body.series if series.point not in known})
+        if missing:
+            self._load_points(site_id, missing, body.series)
+        numbers = []
+        for series in body.series:
+            point = known[series.point]
+            since, unit = max(
+                (entry for entry in point.units if entry[0] <= series.times[0]), default=point.units[0]
+            )
+            if unit != series.unit:
+                self._add_unit(site_id, point, series, f"from {unit} (since {_iso(since)})")
+            numbers.append(point.id)
+        return numbers
+
+    def _load_points(self, site_id: int, names: list[str], series: Iterable[Series]) -> None:
+        units = {one.point: one.unit for one in series}
+        with self.connection.transaction():
+            self.connection.execute(
+                "INSERT INTO point (site, name) SELECT %s, name FROM unnest(%s::text[]) AS name"
+                " ORDER BY name ON CONFLICT DO NOTHING",
+                (site_id, names),
+            )
+            # The first unit of a point holds from the beginning: a backlog may bring older readings later.
+            self.connection.execute(
+                "INSERT INTO point_unit (point, since, unit) SELECT p.id, %s, t.unit"
+                " FROM unnest(%s::text[], %s::text[]) AS t (name, unit)"
+                " JOIN point p ON p.site = %s AND p.name = t.name ORDER BY p.id ON CONFLICT DO NOTHING",
+                (_EPOCH, names, [units[name] for name in names], site_id),
+            )
+        known = self._points[site_id]
+        for point_id, name, since, unit in self.connection.execute(
+            "SELECT p.id, p.name, u.since, u.unit FROM point p JOIN point_unit u ON u.point = p.id"
+            " WHERE p.site = %s AND p.name = ANY(%s) ORDER BY u.since",
+            (site_id, names),
+        ):
+            known.setdefault(name, _Point(point_id, [])).units.append((_milliseconds(since), unit))
+
+    def _add_unit(self, site_id: int, point: _Point, series: Series, was: str) -> None:
+        since = _EPOCH + timedelta(milliseconds=series.times[0])
+        detail = f"{series.point}: {was} to {series.unit} since {_iso(series.times[0])}"
+        with self.connection.transaction():
+            added = self.connection.execute(
+                "INSERT INTO point_unit (point, since, unit) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (point.id, since, series.unit),
+            ).rowcount
+            if added:
+                log.warning("unit changed: %s", detail)
+                self._evidence(site_id, "unit-changed", None, None, detail)
+        point.units = sorted([*point.units, (series.times[0], series.unit)])
+
+    def _ensure_months(self, group: Sequence[Signed]) -> None:
+        moments: dict[tuple[int, int], datetime] = {}
+        seen: set[int] = set()
+        for one in group:
+            for series in one.body.series if one.body else ():
+                if id(series.times) in seen:
+                    continue
+                seen.add(id(series.times))
+                for moment in _months(series.times):
+                    moments[moment.year, moment.month] = moment
+        for month in sorted(moments.keys() - self._months):
+            if self.connection.execute("SELECT ensure_month(%s)", (moments[month],)).fetchone() == (True,):
+                log.info("partition of %04d-%02d made", *month)
+            self._months.add(month)
+
+
+def _months(times: Sequence[int]) -> set[datetime]:
+    """The first days of the months that ascending times (ms since 1970) fall into."""
+    ends = {_first_day(times[0]), _first_day(times[-1])}
+    return ends if len(ends) == 1 else {_first_day(time) for time in times}
+
+
+def _first_day(time: int) -> datetime:
+    moment = _EPOCH + timedelta(milliseconds=time)
+    return datetime(moment.year, moment.month, 1, tzinfo=UTC)
+
+
+def _identities(group: Sequence[Signed]) -> tuple[list[int], list[bytes], list[int]]:
+    return (
+        [one.site_id for one in group],
+        [one.envelope.stream for one in group],
+        [one.envelope.sequence for one in group],
+    )
+
+
+def _multirange(sequences: Iterable[int]) -> str:
+    return "{" + ",".join(f"[{number},{number}]" for number in sequences) + "}"
+
+
+def _ranges(multirange: Multirange[int]) -> Ranges:
+    """PostgreSQL gives ranges of integers back as [first, past)."""
+    return [
+        (one.lower, one.upper - 1) for one in multirange if one.lower is not None and one.upper is not None
+    ]
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _iso(milliseconds: int) -> str:
+    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")

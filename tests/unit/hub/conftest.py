@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real PostgreSQL cluster and a real mosquitto with mutual TLS, both private to the test run."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from energy_hub import migrate
+
+from .authority import Authority
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def _program(name: str) -> str:
+    for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+        if (folder / name).exists():
+            return str(folder / name)
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    assert found, f"{name} is missing: apt-get install postgresql mosquitto"
+    return found
+
+
+class Cluster:
+    """PostgreSQL refuses to run as root, so there the user postgres of its Debian package runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.user = "postgres" if os.geteuid() == 0 else None
+        if self.user:
+            owner = pwd.getpwnam(self.user)
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        self._run(
+            _program("initdb"),
+            "-A",
+            "trust",
+            "-U",
+            "owner",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "-D",
+            self.data,
+        )
+
+    def start(self) -> None:
+        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c max_connections=30"
+        log = self.folder / "log"
+        self._run(_program("pg_ctl"), "-D", self.data, "-w", "-l", log, "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        self._run(_program("pg_ctl"), "-D", self.data, "-w", "-m", mode, "stop")
+
+    def conninfo(self, database: str, user: str) -> str:
+        return f"host={self.folder} dbname={database} user={user}"
+
+    def _run(self, *command: str | Path) -> None:
+        subprocess.run(
+            [str(part) for part in command],
+            check=True,
+            user=self.user,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            extra_groups=[] if self.user else None,
+        )
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    # Not below pytest's folder: only root may enter that, and a socket's path must be short.
+    folder = Path(tempfile.mkdtemp(prefix="energy-pg-"))
+    one = Cluster(folder)
+    one.start()
+    try:
+        with psycopg.connect(one.conninfo("postgres", "owner"), autocommit=True) as connection:
+            for role in ("energy_migrate", "energy_ingest", "energy_read"):
+                connection.execute(f"CREATE ROLE {role} LOGIN")
+        yield one
+    finally:
+        one.stop("immediate")
+        shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Database:
+    cluster: Cluster
+    name: str
+
+    def conninfo(self, user: str) -> str:
+        return self.cluster.conninfo(self.name, user)
+
+    def connect(self, user: str = "owner") -> psycopg.Connection:
+        return psycopg.connect(self.conninfo(user), autocommit=True)
+
+    def one(self, query: str, *values: object) -> object:
+        with self.connect() as connection:
+            row = connection.execute(query, values).fetchone()
+            assert row is not None
+            return row[0]
+
+    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self.connect() as connection:
+            return connection.execute(query, values).fetchall()
+
+
+_count = 0
+
+
+@pytest.fixture
+def empty_database(cluster: Cluster) -> Iterator[Database]:
+    global _count
+    _count += 1
+    name = f"energy_{_count}"
+    with psycopg.connect(cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} OWNER energy_migrate")
+    yield Database(cluster, name)
+    with psycopg.connect(cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    with empty_database.connect("energy_migrate") as connection:
+        list(migrate.apply(connection))
+    return empty_database
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@dataclass(frozen=True)
+class RunningBroker:
+    port: int
+    folder: Path
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def broker(authority: Authority, tmp_path: Path) -> Iterator[RunningBroker]:
+    # One for each test: the session of a worker that was stopped would go on taking its share of the batches.
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    server = authority.client("localhost", server=True)
+    client = authority.client("ingest")
+    files = {
+        "ca.crt": authority.root.pem() + authority.intermediate.pem(),
+        "server.crt": authority.chain(server),
+        "server.key": server.key_pem(),
+        "ingest.crt": authority.chain(client),
+        "ingest.key": client.key_pem(),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    port = free_port()
+    (folder / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\n"
+        f"cafile {folder}/ca.crt\ncertfile {folder}/server.crt\nkeyfile {folder}/server.key\n"
+        "require_certificate true\nuse_identity_as_username true\ntls_version tlsv1.3\n"
+        "allow_anonymous true\nuser root\nlog_type error\nlog_type warning\n"
+        "max_queued_messages 0\nmax_inflight_messages 0\n"
+    )
+    with running([_program("mosquitto"), "-c", str(folder / "mosquitto.conf")]) as process:
+
+        def listening() -> bool:
+            assert process.poll() is None, "mosquitto did not start"
+            with socket.socket() as one:
+                return one.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(listening, "mosquitto listens")
+        yield RunningBroker(port, folder)

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Worker processes between a real broker and a real database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from energy_hub.batch import MAX_BODY
+from paho.mqtt.enums import CallbackAPIVersion
+
+from .authority import Authority, Identity
+from .conftest import Database, RunningBroker, wait_until
+from .writer import Gateway, Reading
+
+START = 1_767_225_600_000
+
+
+def readings(number: int, count: int = 5) -> dict[str, list[Reading]]:
+    start = START + 60_000 * number
+    return {
+        point: [(start + 1000 * n, float(n), 0) for n in range(count)]
+        for point in ("main/active_power", "main/voltage_l1")
+    }
+
+
+class Site:
+    """A gateway as the broker sees it: publishes, and collects its acknowledgements."""
+
+    def __init__(self, broker: RunningBroker, authority: Authority, name: str) -> None:
+        self.name = name
+        self.identity: Identity = authority.client(name)
+        self.gateway = Gateway(name, Ed25519PrivateKey.generate(), stream=os.urandom(8))
+        self.authority = authority
+        self.committed: set[int] = set()
+        self.acks: queue.Queue[dict[str, object]] = queue.Queue()
+        folder = broker.folder
+        (folder / f"{name}.crt").write_text(authority.chain(self.identity))
+        (folder / f"{name}.key").write_text(self.identity.key_pem())
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
+        context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        context.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key")
+        self.client.tls_set_context(context)
+        self.client.on_message = self._on_message
+        ready = threading.Event()
+        self.client.on_subscribe = lambda *_: ready.set()
+        self.client.connect("127.0.0.1", broker.port)
+        self.client.subscribe(f"energy/v1/{name}/ack", qos=1)
+        self.client.loop_start()
+        assert ready.wait(10)
+
+    def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+        ack = json.loads(message.payload)
+        assert ack["stream"] == self.gateway.stream.hex()
+        ranges = [[1, ack["watermark"]], *ack["ranges"]]
+        self.committed = {number for low, high in ranges for number in range(low, high + 1)}
+        self.acks.put(ack)
+
+    def send(self, payload: bytes, topic: str = "batch", *, retain: bool = False) -> None:
+        self.client.publish(f"energy/v1/{self.name}/{topic}", payload, qos=1, retain=retain).wait_for_publish(
+            10
+        )
+
+    def online(self) -> None:
+        status = {
+            "state": "online",
+            "site": self.name,
+            "time": "2026-01-01T00:00:00.000Z",
+            "version": "0.1.0",
+            "stream": self.gateway.stream.hex(),
+            "sequence": self.gateway.sequence,
+            "buffer": {"readings": 1, "batches": 1, "bytes": 100, "dropped": 0},
+            "key": self.authority.key_statement(self.identity, self.name, self.gateway.public),
+        }
+        self.send(json.dumps(status).encode(), "status", retain=True)
+
+    def close(self) -> None:
+        self.send(b"", "status", retain=True)
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@dataclass
+class Hub:
+    """Starts worker processes with a configuration of their own."""
+
+    broker: RunningBroker
+    database: Database
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def start(self, **changes: object) -> subprocess.Popen[bytes]:
+        number = len(self.workers)
+        config = self.folder / f"ingest-{number}.yaml"
+        keys = {
+            "broker": {
+                "host": "localhost",
+                "port": self.broker.port,
+                "ca": f"{self.broker.folder}/ca.crt",
+                "certificate": f"{self.broker.folder}/ingest.crt",
+                "key": f"{self.broker.folder}/ingest.key",
+                "client_id": f"{self.database.name}-{number}",
+                "session_expiry": 5,
+            },
+            "database": self.database.conninfo("energy_ingest"),
+            "log": f"{self.folder}/ingest.log",
+        } | changes
+        config.write_text(json.dumps(keys))  # JSON is YAML
+        address = f"{self.folder}/notify-{number}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.bind(address)
+            channel.settimeout(30)
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "energy_hub", "ingest", "--config", config],
+                cwd=Path(__file__).parents[3] / "hub",
+                env=os.environ | {"NOTIFY_SOCKET": address},
+                stdout=subprocess.DEVNULL,
+            )
+            self.workers.append(worker)
+            assert channel.recv(100) == b"READY=1"
+        return worker
+
+    def log(self) -> str:
+        return (self.folder / "ingest.log").read_text()
+
+    def stop(self) -> None:
+        for one in self.workers:
+            if one.poll() is None:
+                one.terminate()
+                assert one.wait(20) == 0
+
+
+@pytest.fixture
+def hub(broker: RunningBroker, database: Database, tmp_path: Path) -> Iterator[Hub]:
+    one = Hub(broker, database, tmp_path)
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def site(broker: RunningBroker, authority: Authority) -> Iterator[Site]:
+    one = Site(broker, authority, "plant-a")
+    yield one
+    one.close()
+
+
+def test_from_the_first_status_to_the_acknowledgement(hub: Hub, site: Site) -> None:
+    hub.start()
+    site.online()
+    assert site.acks.get(timeout=20) == {"stream": site.gateway.stream.hex(), "watermark": 0, "ranges": []}
+    batches = [site.gateway.batch(readings(number)) for number in range(4)]
+    for number in (0, 1, 3):
+        site.send(batches[number])
+    wait_until(lambda: site.committed == {1, 2, 4}, "three batches acknowledged")
+    site.send(batches[2])
+    wait_until(lambda: site.committed == {1, 2, 3, 4}, "the fourth too")
+    assert hub.database.one("SELECT count(*) FROM reading") == 40
+    assert hub.database.rows(
+        "SELECT name, state, status->>'version', status->'buffer'->>'bytes' FROM site"
+    ) == [("plant-a", "online", "0.1.0", "100")]
+    site.send(b'{"state": "offline", "site": "plant-a"}', "status", retain=True)
+    wait_until(lambda: hub.database.one("SELECT state FROM site") == "offline", "last will is noted")
+    assert hub.database.one("SELECT status->>'version' FROM site") == "0.1.0"
+
+
+def test_lost_acknowledgement_comes_again_with_the_duplicate(hub: Hub, site: Site) -> None:
+    hub.start()
+    site.online()
+    payload = site.gateway.batch(readings(0))
+    site.send(payload)
+    wait_until(lambda: site.committed == {1}, "acknowledged")
+    site.committed = set()
+    site.send(payload)
+    wait_until(lambda: site.committed == {1}, "acknowledged again")
+    assert hub.database.one("SELECT count(*) FROM reading") == 10
+
+
+def test_unknown_key_waits_until_the_status_has_come(hub: Hub, site: Site) -> None:
+    hub.start()
+    payload = site.gateway.batch(readings(0))
+    for _ in range(5):
+        site.send(payload)
+    wait_until(lambda: "ERR untrusted: site plant-a" in hub.log(), "the refusal is logged")
+    site.online()
+    assert site.acks.get(timeout=20)["watermark"] == 0
+    site.send(payload)
+    wait_until(lambda: site.committed == {1}, "acknowledged")
+    assert hub.log().count("ERR untrusted") == 1
+    assert hub.database.one("SELECT count(*) FROM batch") == 1
+
+
+def test_false_statement_makes_no_key(hub: Hub, site: Site) -> None:
+    hub.start()
+    site.identity = site.authority.client("plant-b")
+    site.online()
+    wait_until(lambda: "common name is plant-b, expected plant-a" in hub.log(), "the refusal is logged")
+    assert hub.database.one("SELECT count(*) FROM site") == 0
+
+
+def test_poison_of_every_kind_blocks_nobody(hub: Hub, site: Site) -> None:
+    hub.start()
+    site.online()
+    forged = bytearray(site.gateway.batch(readings(0)))
+    genuine = bytes(forged)
+    forged[-1] ^= 1
+    bomb = site.gateway.seal(bytes(MAX_BODY + 1))
+    nonsense = site.gateway.seal(b"\x07plant")
+    for payload in (b"", b"WFB1", bytes(forged), genuine[:-20], bytes(2_000_000), bomb, nonsense, genuine):
+        site.send(payload)
+    for payload in (b"", b"{", b"[" * 60_000, b'{"state": "up", "site": "plant-a"}', bytes(100_000)):
+        site.send(payload, "status")
+    last = site.gateway.batch(readings(1))
+    site.send(last)
+    wait_until(lambda: site.committed == {1, 2, 3, 4}, "everything that was signed is acknowledged")
+    assert hub.database.one("SELECT count(*) FROM reading") == 20
+    assert hub.database.rows("SELECT signed, count(*) FROM quarantine GROUP BY 1 ORDER BY 1") == [
+        (False, 4),
+        (True, 2),
+    ]
+    reasons = {row[0] for row in hub.database.rows("SELECT reason FROM quarantine WHERE signed")}
+    assert reasons == {f"body inflates to more than {MAX_BODY} bytes", "body is truncated"}
+
+
+def test_database_restarts_in_the_middle(hub: Hub, site: Site) -> None:
+    hub.start(in_flight=5)
+    site.online()
+    assert site.acks.get(timeout=20)
+    for number in range(10):
+        site.send(site.gateway.batch(readings(number)))
+    hub.database.cluster.stop()
+    for number in range(10, 40):
+        site.send(site.gateway.batch(readings(number)))
+    wait_until(lambda: "ERR CONNECTION_REFUSED database" in hub.log(), "the refusal is logged")
+    hub.database.cluster.start()
+    wait_until(lambda: site.committed == set(range(1, 41)), "all acknowledged", 60)
+    assert hub.database.one("SELECT count(*) FROM reading") == 400
+    assert hub.database.rows("SELECT DISTINCT chain FROM batch") == [(1,)]
+
+
+def test_worker_killed_between_two_loses_and_doubles_nothing(
+    hub: Hub, broker: RunningBroker, authority: Authority
+) -> None:
+    sites = [Site(broker, authority, f"site-{number}") for number in range(3)]
+    victim = hub.start()
+    hub.start()
+    unsent = {}
+    for one in sites:
+        one.online()
+        assert one.acks.get(timeout=20)
+        unsent[one.name] = {number: one.gateway.batch(readings(number)) for number in range(1, 61)}
+    for number in range(1, 61):
+        for one in sites:
+            one.send(unsent[one.name][number])
+        if number in (20, 40):
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            victim = hub.start()
+
+    def all_acknowledged() -> bool:
+        waiting = False
+        for one in sites:
+            # What a gateway does after its resend time.
+            for number in unsent[one.name].keys() - one.committed:
+                waiting = True
+                one.send(unsent[one.name][number])
+        return not waiting
+
+    wait_until(all_acknowledged, "all acknowledged", 60)
+    for one in sites:
+        sent = {hashlib.sha256(payload).digest() for payload in unsent[one.name].values()}
+        rows = hub.database.rows(
+            "SELECT digest FROM batch JOIN site ON site.id = batch.site WHERE name = %s", one.name
+        )
+        assert {row[0] for row in rows} == sent
+        assert len(rows) == 60
+        one.close()
+    assert hub.database.one("SELECT count(*) FROM reading") == 3 * 60 * 10
+    assert hub.database.rows("SELECT DISTINCT chain FROM batch") == [(1,)]
+    assert hub.database.one("SELECT count(*) FROM evidence") == 0
+
+
+def test_broker_that_is_not_there_is_one_line(hub: Hub) -> None:
+    config = hub.folder / "one.yaml"
+    hub.start()
+    text = json.loads((hub.folder / "ingest-0.yaml").read_text())
+    text["broker"]["port"] = 1
+    config.write_text(json.dumps(text))
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "energy_hub", "ingest", "--config", config],
+        cwd=Path(__file__).parents[3] / "hub",
+        stdout=subprocess.DEVNULL,
+    )
+    hub.workers.append(worker)
+    wait_until(lambda: "ERR CONNECTION_REFUSED broker localhost:1" in hub.log(), "the refusal is logged")
