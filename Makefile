@@ -15,6 +15,10 @@ help: ## Show this list
 bootstrap: ## Install the Debian packages and make .venv from the lock (every other target does it first)
 	@tools/bootstrap.sh
 
+.PHONY: bootstrap-tests
+bootstrap-tests:
+	@tools/bootstrap.sh tests
+
 # ---- Use
 
 .PHONY: demo
@@ -37,11 +41,12 @@ test: ## Everything CI runs: lint, sanity, unit, molecule, fleet
 	@tools/test.sh
 
 .PHONY: lint
-lint: bootstrap ## ruff, mypy, yamllint, ansible-lint, generated files up to date
+lint: bootstrap-tests ## ruff, mypy, yamllint, ansible-lint, generated files up to date
 	ruff check $(PYTHON_SOURCES)
 	ruff format --check $(PYTHON_SOURCES)
 	mypy
 	mypy --python-version 3.10 -p energy_collector
+	mypy --explicit-package-bases --no-namespace-packages plugins/module_utils/inventory tools tests
 	yamllint --strict .
 	ansible-lint --offline
 	shellcheck tools/*.sh .ci/run
@@ -54,7 +59,7 @@ sanity: bootstrap ## ansible-test sanity, as far as it runs without containers
 	tools/sanity.sh
 
 .PHONY: unit
-unit: bootstrap ## Python tests
+unit: bootstrap-tests ## Python tests
 	pytest
 
 .PHONY: unit-floor

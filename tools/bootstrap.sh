@@ -2,7 +2,8 @@
 # Makes the Python environments this project runs in, from locked versions, and installs the Debian packages
 # that the lab needs. Safe to run at any time: what is already there is left alone.
 #
-#   tools/bootstrap.sh            .venv on the newest usable Python, and the Debian packages
+#   tools/bootstrap.sh            .venv on the newest usable Python, and the Debian packages of the lab
+#   tools/bootstrap.sh tests      also the Debian packages that tests need: a broker, a database, a linter
 #   tools/bootstrap.sh floor      also .venv-floor on the oldest supported Python (3.11), for `make unit-floor`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,10 +11,10 @@ cd "$(dirname "$0")/.."
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
 
-install_debian_packages() {
+install_debian_packages() { # LIST…
     command -v dpkg-query >/dev/null || die "this is not a Debian system; the lab needs Debian 12 or newer"
     local wanted missing=() package
-    mapfile -t wanted < tools/debian-packages.txt
+    mapfile -t wanted < <(cat "$@")
     for package in "${wanted[@]}"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
@@ -61,7 +62,9 @@ PY
     printf '%s %s\n' "$digest" "$python" > "$venv/.digest"
 }
 
-install_debian_packages
+lists=(tools/debian-packages.txt)
+[ "${1:-}" = "" ] || lists+=(tests/debian-packages.txt)
+install_debian_packages "${lists[@]}"
 make_venv .venv "$(newest_python)"
 if [ "${1:-}" = floor ]; then
     if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then

@@ -12,7 +12,7 @@ part() { # NAME COMMAND…
     summary+=("$(printf '%-28s %4d s' "$name" $((SECONDS - started)))")
 }
 
-part "bootstrap" make --no-print-directory bootstrap
+part "bootstrap" make --no-print-directory bootstrap-tests
 part "lint" make --no-print-directory lint
 part "sanity" make --no-print-directory sanity
 part "unit" make --no-print-directory unit

@@ -42,12 +42,24 @@ class Point:
 
 
 @dataclass(frozen=True)
+class SunSpecModel:
+    """One model of a SunSpec map, or several of the same layout.
+
+    `direction_address` is a register that says 3 while discharging and 4 while charging.
+    """
+
+    ids: tuple[int, ...]
+    points: tuple[Point, ...]
+    direction_address: int | None = None
+
+
+@dataclass(frozen=True)
 class Profile:
     """A model. Either `points` or `inputs` or `models` is filled, as `kind` says.
 
     `view` tells what the device counts as positive: `load` what it takes from the line (the site's view),
-    `source` what it gives. `direction_address` is a SunSpec register that says 3 while discharging and 4
-    while charging.
+    `source` what it gives. Of `models` the first has to be there; a point is taken from the first one that
+    has it.
     """
 
     name: str
@@ -62,8 +74,7 @@ class Profile:
     points: tuple[Point, ...] = ()
     inputs: tuple[int, ...] = ()
     full_scale: int = 65535
-    models: tuple[tuple[tuple[int, ...], tuple[Point, ...]], ...] = ()
-    direction_address: int | None = None
+    models: tuple[SunSpecModel, ...] = ()
 
 
 def parse(name: str, data: Any) -> Profile:
@@ -77,8 +88,15 @@ def parse(name: str, data: Any) -> Profile:
     }
     models = []
     for section in root.sections("models") if kind == "sunspec" else ():
-        ids = tuple(section.take("ids", list))
-        models.append((ids, _points(section.section("points"), missing)))
+        models.append(
+            SunSpecModel(
+                ids=tuple(section.take("ids", list)),
+                points=_points(section.section("points"), missing),
+                direction_address=section.take("direction_address", int, 0)
+                if "direction_address" in section.data
+                else None,
+            )
+        )
         section.finish()
     profile = Profile(
         name=name,
@@ -94,9 +112,6 @@ def parse(name: str, data: Any) -> Profile:
         inputs=tuple(root.take("inputs", list)) if kind == "analogue" else (),
         full_scale=root.take("full_scale", int, 65535),
         models=tuple(models),
-        direction_address=root.take("direction_address", int, -1)
-        if "direction_address" in root.data
-        else None,
     )
     root.finish()
     if faults:

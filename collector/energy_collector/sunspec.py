@@ -8,14 +8,14 @@ its id and its length, until the id 0xFFFF. The length does not count the two re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from energy_collector import quality
 from energy_collector.bus import Bus, BusError, ReadRegisters
 from energy_collector.config import MeterConfig
 from energy_collector.meter import Meter, Poll, Stamp
 from energy_collector.plan import Block, plan
-from energy_collector.profile import Point, Profile
+from energy_collector.profile import Point, Profile, SunSpecModel
 from energy_collector.registers import decode
 from energy_collector.values import Value, from_registers, point_name
 
@@ -36,36 +36,46 @@ class ModelNotFoundError(BusError):
         super().__init__("exceptions", f"REGISTER_READ_FAILURE: {text}", cause, quality.BAD_CONFIGURATION)
 
 
+@dataclass(frozen=True)
+class Found:
+    """A model of the profile, found in a device: where its id is, and what of it is read."""
+
+    model: SunSpecModel
+    number: int
+    address: int
+    length: int
+    points: tuple[Point, ...]
+    blocks: tuple[Block, ...]
+
+
 class SunSpecMeter(Meter):
     """A SunSpec device. The layout found is kept until the device refuses it or shows another model in its
     place."""
 
     def __init__(self, config: MeterConfig, profile: Profile) -> None:
         super().__init__(config, profile)
-        for _, points in profile.models:
-            self.points.update({self._full(point): point.unit for point in points})
-        self._base: int | None = None
-        self._model: Sequence[Point] = ()
-        self._length = 0
-        self._blocks: list[Block] = []
+        for model in profile.models:
+            self.points.update({self._full(point): point.unit for point in model.points})
+        self._found: list[Found] = []
 
     def _full(self, point: Point) -> str:
         return self._name(point_name(point, self.config))
 
     async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
-        """Find the model if need be, and read it."""
+        """Find the models if need be, and read them."""
+        readings = []
         try:
-            if self._base is None:
-                await self._discover(bus)
-            registers, times = await self._read_model(bus, stamp)
+            if not self._found:
+                self._found = await self._discover(bus)
+            for found in self._found:
+                registers, times = await self._read_model(found, bus, stamp)
+                for point in found.points:
+                    name = self._full(point)
+                    readings.append(self._reading(name, times[name], self._value(point, found, registers)))
         except BusError as error:
             if error.quality != quality.BAD_NO_ANSWER:
-                self._base = None
+                self._found = []
             return self.unanswered(stamp(), error)
-        readings = []
-        for point in self._model:
-            name = self._full(point)
-            readings.append(self._reading(name, times[name], self._value(point, registers)))
         return Poll(readings, None)
 
     async def _read(self, bus: Bus, address: int, count: int) -> list[int]:
@@ -73,22 +83,29 @@ class SunSpecMeter(Meter):
         answer = await bus.call(self.config.unit, request)
         return request.decode(answer.data)
 
-    async def _discover(self, bus: Bus) -> None:
+    async def _discover(self, bus: Bus) -> list[Found]:
+        """Walk the map. The profile's first model, or one that stands in for it, has to be there."""
         base = await self._find_base(bus)
-        known = {number: points for numbers, points in self.profile.models for number in numbers}
+        known = {number: model for model in self.profile.models for number in model.ids}
+        found: list[Found] = []
+        seen: set[str] = set()
         address = base + len(MARKER)
         for _ in range(MAX_MODELS):
             if address + HEADER_SIZE > LAST_ADDRESS:
                 break
             number, length = await self._read(bus, address, HEADER_SIZE)
-            if number in known:
-                self._use(address, length, known[number])
-                return
             if number == END:
                 break
+            if number in known:
+                found.append(self._layout(known[number], number, address, length, seen))
+                seen.update(point.name for point in found[-1].points)
             address += HEADER_SIZE + length
-        wanted = ", ".join(map(str, known))
-        raise ModelNotFoundError(f"the SunSpec map at {base} has none of the models {wanted}")
+        if not any(
+            point.name == self.profile.models[0].points[0].name for one in found for point in one.points
+        ):
+            wanted = ", ".join(map(str, known))
+            raise ModelNotFoundError(f"the SunSpec map at {base} has none of the models {wanted}")
+        return [one for one in found if one.points]
 
     async def _find_base(self, bus: Bus) -> int:
         for base in BASES:
@@ -101,52 +118,52 @@ class SunSpecMeter(Meter):
                     raise
         raise ModelNotFoundError(f"no SunSpec map at {', '.join(map(str, BASES))}")
 
-    def _use(self, address: int, length: int, points: Sequence[Point]) -> None:
-        """Keep what lies within the model: older devices have shorter ones."""
+    def _layout(self, model: SunSpecModel, number: int, address: int, length: int, seen: set[str]) -> Found:
+        """Keep what lies within the model, since older devices have shorter ones, and what is not `seen`."""
         end = HEADER_SIZE + length
-        self._model = [
+        points = tuple(
             point
-            for point in points
-            if max(point.address + point.size, (point.scale_address or 0) + 1) <= end
-        ]
+            for point in model.points
+            if point.name not in seen
+            and max(point.address + point.size, (point.scale_address or 0) + 1) <= end
+        )
         fields = [("", 0, HEADER_SIZE)]
-        for point in self._model:
+        for point in points:
             fields.append((self._full(point), point.address, point.size))
             if point.scale_address is not None:
                 fields.append(("", point.scale_address, 1))
-        if self.profile.direction_address is not None:
-            fields.append(("", self.profile.direction_address, 1))
-        blocks = plan(fields, self.profile.max_block, self.profile.max_gap)
-        self._base = address
-        self._blocks = [
-            Block(block.address, block.count, tuple(filter(None, block.fields))) for block in blocks
-        ]
-        self._length = length
+        if model.direction_address is not None:
+            fields.append(("", model.direction_address, 1))
+        blocks = tuple(
+            Block(block.address, block.count, tuple(filter(None, block.fields)))
+            for block in plan(fields, self.profile.max_block, self.profile.max_gap)
+        )
+        return Found(model, number, address, length, points, blocks)
 
-    async def _read_model(self, bus: Bus, stamp: Stamp) -> tuple[dict[int, int], dict[str, int]]:
+    async def _read_model(
+        self, found: Found, bus: Bus, stamp: Stamp
+    ) -> tuple[dict[int, int], dict[str, int]]:
         """Registers by their address in the model, and the time at which each point was asked for."""
         registers: dict[int, int] = {}
         times: dict[str, int] = {}
-        base = self._base or 0
-        for block in self._blocks:
-            request = ReadRegisters(self.profile.function, base + block.address, block.count)
+        for block in found.blocks:
+            request = ReadRegisters(self.profile.function, found.address + block.address, block.count)
             answer = await bus.call(self.config.unit, request, stamp)
             registers.update(enumerate(request.decode(answer.data), block.address))
             times.update(dict.fromkeys(block.fields, answer.stamp))
-        known = {number for numbers, points in self.profile.models for number in numbers}
-        if registers[0] not in known or registers[1] != self._length:
+        if (registers[0], registers[1]) != (found.number, found.length):
             raise ModelNotFoundError(
                 f"model {registers[0]} has come where another one was; its map is read anew"
             )
         return registers, times
 
-    def _value(self, point: Point, registers: dict[int, int]) -> Value:
+    def _value(self, point: Point, found: Found, registers: dict[int, int]) -> Value:
         factor = 0
         if point.scale_address is not None:
             factor = int(decode([registers[point.scale_address]], "int16"))
         direction = None
-        if self.profile.direction_address is not None:
-            direction = registers.get(self.profile.direction_address)
+        if found.model.direction_address is not None:
+            direction = registers.get(found.model.direction_address)
         words = [registers[point.address + index] for index in range(point.size)]
         return from_registers(
             words, point, self.config, self.profile, scale_factor=factor, direction=direction

@@ -175,7 +175,7 @@ class Lab:
     def _start_meters(self, plan: Plan, gateways: list[Host]) -> None:
         if not gateways:
             return
-        text = json.dumps(describe_meters(plan, gateways), indent=1) + "\n"
+        text = json.dumps(describe_meters(plan, gateways, self.state.epoch), indent=1) + "\n"
         news = not self.state.meters.exists() or self.state.meters.read_text() != text
         if news:
             self.state.meters.write_text(text)  # the simulator reads it only when it is told to

@@ -17,13 +17,13 @@ from wattfleet_lab.host import Host
 _FRAMING = {"modbus-tcp": "tcp", "rtu-over-tcp": "rtu"}
 
 
-def describe_meters(plan: Plan, gateways: list[Host]) -> dict[str, Any]:
-    """``{"sites": [{"site", "netns", "seed", "timezone", "listeners": […]}]}``.
+def describe_meters(plan: Plan, gateways: list[Host], epoch: str) -> dict[str, Any]:
+    """``{"epoch", "sites": [{"site", "netns", "seed", "timezone", "listeners": […]}]}``.
 
     A listener is ``{"address", "port", "framing", "units"}``, a unit ``{"unit", "model", "name", "role",
     "options"}``. The seed depends on the site's name only.
     """
-    return {"sites": [_site(plan, host) for host in gateways if host.site_file]}
+    return {"epoch": epoch, "sites": [_site(plan, host) for host in gateways if host.site_file]}
 
 
 def _site(plan: Plan, host: Host) -> dict[str, Any]:

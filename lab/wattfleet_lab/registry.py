@@ -23,7 +23,7 @@ from wattfleet_lab.addresses import LABS, check_host_name
 from wattfleet_lab.errors import LabError
 from wattfleet_lab.files import write_json
 
-RESERVED = {"default": 0, "molecule": 1, "site": 2, "hub": 3, "mod": 4, "dev": 5}
+RESERVED = {"default": 0, "molecule": 1}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 """The files of one lab, ``<state root>/<lab>/``.
 
 ======================  ================================================================================
-``lab.json``            name and index
+``lab.json``            name, index, and when the lab was made (UTC)
 ``hosts/<host>/``       each host's files (see `wattfleet_lab.host`)
 ``id_ed25519``          the key that every host of the lab lets in as ``admin``
 ``known_hosts``         the hosts' keys
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from wattfleet_lab import paths
@@ -66,7 +67,8 @@ class State:
                 f"{self.path}: overlay mounts allow no colon, comma, backslash or space in the path"
             )
         self.hosts_folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "lab.json", {"name": self.name, "index": plan.index})
+        made = self._made() or datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.path / "lab.json", {"name": self.name, "index": plan.index, "made": made})
 
     @property
     def index(self) -> int | None:
@@ -74,6 +76,22 @@ class State:
         try:
             return int(json.loads((self.path / "lab.json").read_text())["index"])
         except FileNotFoundError:
+            return None
+
+    @property
+    def epoch(self) -> str:
+        """When the simulated meters began to count: midnight UTC of the day before the lab was made.
+
+        Not earlier, since every process that computes their totals sums up all days since then.
+        """
+        made = self._made()
+        day = datetime.fromisoformat(made) if made else datetime.now(UTC)
+        return (day - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0).isoformat()
+
+    def _made(self) -> str | None:
+        try:
+            return str(json.loads((self.path / "lab.json").read_text())["made"])
+        except (FileNotFoundError, KeyError):
             return None
 
     def folder(self, host: str) -> Folder:

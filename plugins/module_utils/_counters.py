@@ -42,10 +42,8 @@ def read(
     """
     counters: _growth.Counters = {}
     failures: list[dict[str, t.Any]] = []
-    if meters:
-        through_collector = _probe.choose_transport(meters, socket_path, transport)
-    else:
-        through_collector = transport != "direct"
+    by_choice = transport != "direct"
+    through_collector = _probe.choose_transport(meters, socket_path, transport) if meters else by_choice
     if through_collector:
         try:
             control = _control.Control(socket_path)

@@ -363,6 +363,23 @@ def test_a_device_without_the_model_is_badly_configured() -> None:
     assert set(found.values()) == {(None, quality.BAD_CONFIGURATION)}
 
 
+def test_a_point_comes_from_the_first_model_that_has_it() -> None:
+    battery = [0xFFFF] * 62
+    battery[11 - 2], battery[56 - 2] = 55, 0
+    battery[47 - 2], battery[63 - 2], battery[16 - 2] = 1500, 0, 3
+    measurement = [0xFFFF] * 153
+    measurement[19 - 2 : 23 - 2] = [0, 0, 1, 0]
+    measurement[23 - 2 : 27 - 2] = [0, 0, 0, 500]
+    measurement[120 - 2] = 1
+    device = holding_device(1, 40000, sunspec_map(40000, (802, battery), (701, measurement)))
+    with ModbusServer([device]) as server:
+        found = poll(server.port, "sunspec-battery", role="storage")
+    assert found["state_of_charge"] == (55.0, quality.GOOD)
+    assert found["active_power"] == (-1500.0, quality.GOOD)
+    assert found["energy_export"] == (655360.0, quality.GOOD)
+    assert found["energy_import"] == (5000.0, quality.GOOD)
+
+
 def test_one_refused_block_leaves_the_others_their_values() -> None:
     floats = [word for _ in range(40) for word in (0x4366, 0x3334)]
     with ModbusServer([input_device(1, 0, floats)]) as server:

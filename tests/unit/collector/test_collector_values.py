@@ -42,7 +42,7 @@ CANONICAL = {
 def test_profile_cites_its_source_and_uses_canonical_units(name: str) -> None:
     profile = profiles.load(name)
     assert len(profile.source) > 80
-    points = [*profile.points, *(point for _, group in profile.models for point in group)]
+    points = [*profile.points, *(point for model in profile.models for point in model.points)]
     assert points or profile.inputs
     for point in points:
         assert CANONICAL.get(point.name, point.unit) == point.unit

@@ -11,6 +11,7 @@ from wattfleet_lab.metering import describe_meters
 from wattfleet_lab.meters import description
 from wattfleet_lab.state import State
 
+EPOCH = "2026-06-01T00:00:00+00:00"
 FIVE = {
     "eastron-sdm630",
     "carlo-gavazzi-em24",
@@ -78,7 +79,7 @@ def test_rings_regions_and_pairs(sites: list[Site]) -> None:
 
 def test_the_simulator_accepts_the_description_of_all_sites(sites: list[Site]) -> None:
     plan = Plan(5)
-    parsed = description.parse(describe_meters(plan, hosts(sites, plan)))
+    parsed = description.parse(describe_meters(plan, hosts(sites, plan), EPOCH))
     assert len(parsed.sites) == 50
     assert parsed.sites[0].netns == "/run/netns/wf5-lab-01"
     first = {listener.address: listener for listener in parsed.sites[0].listeners}
@@ -98,7 +99,7 @@ def test_two_buses_at_one_address_and_port_are_one_listener(tmp_path: Path) -> N
         f"meters: [{meter.format('x', 1)}, {meter.format('y', 2)}]\n"
     )
     host = Host("a", "gateway", 0, "198.18.0.11", "/image", ["192.168.10.20"], str(file))
-    (site,) = describe_meters(Plan(0), [host])["sites"]
+    (site,) = describe_meters(Plan(0), [host], EPOCH)["sites"]
     (listener,) = site["listeners"]
     assert [unit["unit"] for unit in listener["units"]] == [1, 2]
 

@@ -16,16 +16,16 @@ def _own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reserved_names_have_their_index_and_new_names_a_free_one() -> None:
     labs = Registry()
     assert labs.claim("default", Path("/a/default")) == 0
-    assert labs.claim("dev", Path("/a/dev")) == 5
-    assert labs.claim("mine", Path("/a/mine")) == 6
-    assert labs.claim("other", Path("/a/other")) == 7
-    assert labs.claim("mine", Path("/a/mine")) == 6
+    assert labs.claim("molecule", Path("/a/molecule")) == 1
+    assert labs.claim("mine", Path("/a/mine")) == 2
+    assert labs.claim("other", Path("/a/other")) == 3
+    assert labs.claim("mine", Path("/a/mine")) == 2
 
 
 def test_a_name_keeps_the_index_it_had_while_that_is_free() -> None:
     labs = Registry()
     assert labs.claim("mine", Path("/a/mine"), remembered=9) == 9
-    assert labs.claim("other", Path("/a/other"), remembered=9) == 6
+    assert labs.claim("other", Path("/a/other"), remembered=9) == 2
 
 
 def test_a_name_that_another_checkout_uses_is_refused_with_the_way_out() -> None:
@@ -34,9 +34,9 @@ def test_a_name_that_another_checkout_uses_is_refused_with_the_way_out() -> None
         labs.claim("default", Path("/b/.lab/default"))
 
 
-def test_there_are_ten_indexes_for_free_names() -> None:
+def test_there_are_fourteen_indexes_for_free_names() -> None:
     labs = Registry()
-    assert [labs.claim(f"lab{i}", Path(f"/a/{i}")) for i in range(10)] == list(range(6, 16))
+    assert [labs.claim(f"lab{i}", Path(f"/a/{i}")) for i in range(14)] == list(range(2, 16))
     with pytest.raises(LabError, match="no free lab index"):
         labs.claim("one-more", Path("/a/x"))
 

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One fleet for all tests of this folder, brought up as `make demo` does, in a lab of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fleet.fleet import Fleet
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fleet-sites", type=int, default=3, help="how many lab sites the fleet test brings up")
+
+
+@pytest.fixture(scope="session")
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """A lab that is up, with an authority, and nothing provisioned yet. Ends with nothing left behind."""
+    one = Fleet("fleet", request.config.getoption("--fleet-sites"))
+    one.down()
+    one.up()
+    yield one
+    one.down()
