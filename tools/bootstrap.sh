@@ -32,7 +32,8 @@ newest_python() {
         "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[234].*/bin/python3 /usr/bin/python3; do
         [ -n "$candidate" ] || continue
         if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
-            "$candidate" -c 'import sys; print(sys.executable)'
+            # With our own .venv on PATH the candidate may be its Python: the one behind it is meant.
+            "$candidate" -c 'import os, sys; print(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))'
             return
         fi
     done
@@ -46,7 +47,7 @@ make_venv() { # DIRECTORY PYTHON
     say "making $venv with $("$python" --version) (one to two minutes the first time)"
     rm -rf "$venv"
     "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r tools/uv.lock
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/uv.lock
     local uv=("$venv/bin/uv" --quiet pip)
     VIRTUAL_ENV=$PWD/$venv "${uv[@]}" install --require-hashes -r requirements.lock
     VIRTUAL_ENV=$PWD/$venv "${uv[@]}" install --require-hashes --no-deps -r lab/data.lock
