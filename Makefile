@@ -46,7 +46,7 @@ lint: bootstrap-tests ## ruff, mypy, yamllint, ansible-lint, generated files up 
 	ruff format --check $(PYTHON_SOURCES)
 	mypy
 	mypy --python-version 3.10 -p energy_collector
-	mypy --explicit-package-bases --no-namespace-packages plugins/module_utils/inventory tools tests
+	mypy --explicit-package-bases plugins/module_utils/inventory tools tests/fleet tests/fault tests/bench
 	yamllint --strict .
 	ansible-lint --offline
 	shellcheck tools/*.sh .ci/run

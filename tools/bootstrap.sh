@@ -42,7 +42,7 @@ newest_python() {
 
 make_venv() { # DIRECTORY PYTHON
     local venv=$1 python=$2 digest
-    digest=$(cat requirements.lock lab/data.lock pyproject.toml tools/bootstrap.sh | sha256sum | cut -d' ' -f1)
+    digest=$(cat requirements.lock lab/data.lock tools/uv.lock tools/bootstrap.sh | sha256sum | cut -d' ' -f1)
     [ "$(cat "$venv/.digest" 2>/dev/null)" = "$digest $python" ] && return
     say "making $venv with $("$python" --version) (one to two minutes the first time)"
     rm -rf "$venv"

@@ -45,6 +45,7 @@ def status() -> dict[str, Any]:
 
 
 def host_status(name: str) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = [host for host in status()["hosts"] if host["name"] == name]
     return found
 
