@@ -18,6 +18,9 @@ from energy_collector.reading import Reading
 
 # At most this much time of readings is lost at a power cut, in s.
 COMMIT_INTERVAL = 1.0
+# A poll's readings come in a burst. When nothing has come for so long it is over, and is committed at once: one commit
+# a burst is kind to flash, and leaves a kill nothing to take. In s.
+QUIET = 0.2
 ENFORCE_INTERVAL = 10.0
 # Readings kept in memory while the disk refuses them.
 MAX_PENDING = 200_000
@@ -27,7 +30,7 @@ StateCallback = Callable[[dict[str, Any]], object]
 
 
 class Writer(threading.Thread):
-    """Takes readings from any thread; commits at once, but not more often than every `COMMIT_INTERVAL`."""
+    """Takes readings from any thread; commits a burst when it is over, and never later than `COMMIT_INTERVAL`."""
 
     def __init__(self, config: BufferConfig, faults: Faults) -> None:
         super().__init__(name="writer", daemon=True)
@@ -77,21 +80,24 @@ class Writer(threading.Thread):
 
     def _work(self, buffer: Buffer) -> None:
         pending: list[Reading] = []
-        committed = enforced = 0.0
+        waiting_since = enforced = 0.0
         stopping = False
         while not stopping:
             now = self.heartbeat = time.monotonic()
-            wait = max(committed + COMMIT_INTERVAL - now, 0) if pending else IDLE
+            wait = min(QUIET, max(waiting_since + COMMIT_INTERVAL - now, 0)) if pending else IDLE
             item = self._take(wait)
+            now = time.monotonic()
             if isinstance(item, list):
+                if not pending:
+                    waiting_since = now
                 pending += item
             elif callable(item):
                 item(self._state(buffer, len(pending)))
             stopping = item is None
-            now = time.monotonic()
-            if pending and (stopping or now >= committed + COMMIT_INTERVAL):
+            quiet = item == []
+            if pending and (stopping or quiet or now >= waiting_since + COMMIT_INTERVAL):
                 pending = self._commit(buffer, pending)
-                committed = now
+                waiting_since = now
             if now >= enforced + ENFORCE_INTERVAL:
                 self._enforce(buffer)
                 enforced = now

@@ -22,7 +22,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"wattfleet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    lab = commands.add_parser("lab", help="a fleet on this machine: real systemd hosts, simulated meters")
+    lab = commands.add_parser(
+        "lab",
+        help="a fleet on this machine: real systemd hosts, simulated meters",
+        epilog="Example: wattfleet lab up --sites 3, then wattfleet lab cut lab-01 --boot",
+    )
     lab_cli.add_arguments(lab)
     lab.set_defaults(run=lab_cli.run)
     demo_parser = commands.add_parser(

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 # s; a reading is stamped when its request leaves, the meter computes its registers when it has arrived.
 STAMP_TOLERANCE = 1.0
+# s; the simulator computes registers for whole tenths of a second, and logs the tenth that has begun.
+QUANTUM = 0.1
 
 Request = tuple[int, int, int]  # function, address, count
 
@@ -145,7 +147,7 @@ def _count_point(
 ) -> None:
     tolerance = min(STAMP_TOLERANCE, interval / 2)
     for poll in polls:
-        low, high = bisect_left(times, poll.first - tolerance), bisect_right(times, poll.last)
+        low, high = bisect_left(times, poll.first - tolerance), bisect_right(times, poll.last + QUANTUM)
         found = high - low
         if found > 1:
             result.doubled.append(f"{point}: {found} readings of the poll at {poll.first:.3f}")
@@ -159,7 +161,7 @@ def _count_point(
     stray = [
         time
         for time in inner
-        if not any(poll.first - tolerance <= time <= poll.last for poll in _near(polls, time, interval))
+        if not any(poll.first - tolerance <= time <= poll.last + QUANTUM for poll in _near(polls, time, interval))
     ]
     result.invented.extend(f"{point}: a reading at {time:.3f} that no meter answered" for time in stray)
 

@@ -19,7 +19,7 @@ from wattfleet_lab.leftovers import leftovers
 from wattfleet_lab.meters import truth
 
 from tests.fault import kill_services, power_cut
-from tests.fleet.counting import count_site
+from tests.fleet.counting import QUANTUM, STAMP_TOLERANCE, count_site
 from tests.fleet.fleet import Fleet
 
 pytestmark = pytest.mark.timeout(1800)
@@ -126,7 +126,7 @@ def test_every_value_is_what_the_meter_sent(fleet: Fleet) -> None:
             if reading.value is None:
                 continue
             # The meter computed its registers within a second after the request was stamped.
-            sent = [at for at in answers[reading.meter] if reading.time - 0.001 <= at <= reading.time + 1.0]
+            sent = [at for at in answers[reading.meter] if -QUANTUM <= at - reading.time <= STAMP_TOLERANCE]
             assert sent, f"{site} {reading.point}: no answer at {reading.time}"
             true = [
                 truth.reading(description, site, reading.meter, reading.point.partition("/")[2], at)

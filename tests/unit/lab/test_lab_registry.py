@@ -47,7 +47,7 @@ def test_what_is_written_is_read_again_and_the_last_one_takes_the_files_along() 
         machine.restore["fs.inotify.max_user_instances"] = "128"
         machine.netns_folder = True
     assert registry.read() == Registry(
-        {"mine": (6, Path("/a/mine"))}, {"fs.inotify.max_user_instances": "128"}, True
+        {"mine": (2, Path("/a/mine"))}, {"fs.inotify.max_user_instances": "128"}, True
     )
     with registry.changing() as machine:
         machine.labs.clear()
@@ -77,7 +77,7 @@ def test_concurrent_changes_all_count() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(index for index, _ in registry.read().labs.values()) == list(range(6, 14))
+    assert sorted(index for index, _ in registry.read().labs.values()) == list(range(2, 10))
 
 
 def test_whoever_waited_for_a_lock_file_that_its_holder_deleted_locks_a_new_one(tmp_path: Path) -> None:

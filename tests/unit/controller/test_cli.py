@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from wattfleet.cli import build_parser, main
+
+
+@pytest.mark.parametrize("command", [[], ["lab"], ["demo"]])
+def test_every_help_text_has_an_example(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wattfleet", *command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "xample" in done.stdout
+
+
+def test_a_wrong_number_of_sites_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--sites", "51"]) == 1
+    assert capsys.readouterr().err == "wattfleet: --sites: found 51, the lab has 1 to 50 sites\n"
+
+
+def test_unknown_command_is_refused() -> None:
+    with pytest.raises(SystemExit) as end:
+        build_parser().parse_args(["nonsense"])
+    assert end.value.code == 2
