@@ -44,6 +44,8 @@ make_venv() { # DIRECTORY PYTHON
     local venv=$1 python=$2 digest
     digest=$(cat requirements.lock lab/data.lock tools/uv.lock tools/bootstrap.sh | sha256sum | cut -d' ' -f1)
     [ "$(cat "$venv/.digest" 2>/dev/null)" = "$digest $python" ] && return
+    { [ -w . ] && { [ ! -e "$venv" ] || [ -w "$venv" ]; }; } ||
+        die "$venv has to be made again, and $(id -un) may not write here: run it as the owner of this folder"
     say "making $venv with $("$python" --version) (one to two minutes the first time)"
     rm -rf "$venv"
     "$python" -m venv "$venv"

@@ -161,7 +161,9 @@ def _count_point(
     stray = [
         time
         for time in inner
-        if not any(poll.first - tolerance <= time <= poll.last + QUANTUM for poll in _near(polls, time, interval))
+        if not any(
+            poll.first - tolerance <= time <= poll.last + QUANTUM for poll in _near(polls, time, interval)
+        )
     ]
     result.invented.extend(f"{point}: a reading at {time:.3f} that no meter answered" for time in stray)
 

@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wattfleet_lab import sysctls
-from wattfleet_lab.addresses import Plan
+from wattfleet_lab import registry, sysctls
+from wattfleet_lab.addresses import FIRST_ADDED, Plan
 from wattfleet_lab.leftovers import leftovers
 
 pytestmark = [
@@ -24,8 +25,13 @@ pytestmark = [
     pytest.mark.timeout(600),  # the base image may have to be built first
 ]
 
-LAB = "dev"
-PLAN = Plan(5)
+LAB = "hosts"
+
+
+@cache
+def plan() -> Plan:
+    """The lab's address plan, looked up while it is up for the first time."""
+    return Plan(registry.read().labs[LAB][0])
 
 
 def lab(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -56,6 +62,7 @@ def _lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WATTFLEET_STATE", str(tmp_path_factory.mktemp("lab")))
         lab("up", "--sites", "1")
+        plan()
         yield
         lab("down")
 
@@ -77,7 +84,7 @@ def test_hosts_are_up_and_answer_with_their_own_identity() -> None:
 
 def test_ssh_works_from_the_config_file_by_name_and_address() -> None:
     config = status()["ssh_config"]
-    for name in ("lab-01", str(PLAN.network[11])):
+    for name in ("lab-01", str(plan().network[11])):
         done = subprocess.run(
             ["ssh", "-F", config, name, "hostname"], capture_output=True, text=True, check=False
         )
@@ -88,7 +95,7 @@ def test_networkmanager_owns_both_links_and_has_configured_the_first() -> None:
     devices = dict(line.split(":") for line in on("lab-01", "nmcli -t -f device,state device").splitlines())
     assert devices["eth0"] == "connected"
     assert devices["eth1"] == "disconnected"
-    assert on("lab-01", "ip -4 -br address show eth0").split()[-1] == "198.18.160.11/19"
+    assert on("lab-01", "ip -4 -br address show eth0").split()[-1] == f"{plan().network[11]}/19"
 
 
 def test_packages_are_installed_from_the_offline_pool() -> None:
@@ -99,13 +106,13 @@ def test_packages_are_installed_from_the_offline_pool() -> None:
 
 
 def test_hosts_reach_each_other_and_nothing_on_the_machine() -> None:
-    on("lab-01", f"ping -c 1 -W 5 {PLAN.hub}")
-    on("lab-01", f"ping -c 1 -W 5 {PLAN.controller}")
-    with socket.create_server((str(PLAN.controller), 0)) as server:
+    on("lab-01", f"ping -c 1 -W 5 {plan().hub}")
+    on("lab-01", f"ping -c 1 -W 5 {plan().controller}")
+    with socket.create_server((str(plan().controller), 0)) as server:
         port = server.getsockname()[1]
-        tried = lab("ssh", "lab-01", "--", f"nc -z -w 2 {PLAN.controller} {port}", check=False)
+        tried = lab("ssh", "lab-01", "--", f"nc -z -w 2 {plan().controller} {port}", check=False)
         assert tried.returncode == 1
-        with socket.create_connection((str(PLAN.controller), port), timeout=5):
+        with socket.create_connection((str(plan().controller), port), timeout=5):
             pass
     assert on("hub", "ip -6 address show eth0 scope global") == ""
 
@@ -119,7 +126,9 @@ def test_the_energy_network_is_the_sites_own_and_outlives_its_gateway() -> None:
         "import socket\ns = socket.create_server(('192.168.10.20', 5020))\n"
         "while True: s.accept()[0].sendall(b'meter')"
     )
-    listener = subprocess.Popen(["ip", "netns", "exec", PLAN.machine("lab-01"), sys.executable, "-c", script])
+    listener = subprocess.Popen(
+        ["ip", "netns", "exec", plan().machine("lab-01"), sys.executable, "-c", script]
+    )
     try:
         once = "nc -d -w 1 192.168.10.20 5020 | grep -q . && echo yes && break"
         ask = f"for i in $(seq 50); do {once}; sleep 0.2; done"
@@ -186,7 +195,7 @@ def test_up_again_starts_only_what_is_missing() -> None:
 def test_single_hosts_come_and_go() -> None:
     added = json.loads(lab("host-add", "extra", "--energy").stdout)
     assert added["changed"] is True
-    assert added["address"] == "198.18.176.11"
+    assert added["address"] == str(plan().network[FIRST_ADDED])
     assert json.loads(lab("host-add", "extra", "--energy").stdout)["changed"] is False
     command = [
         "ssh",
@@ -214,17 +223,17 @@ def test_a_killed_supervisor_is_replaced_and_its_hosts_boot_anew() -> None:
 
 def test_down_leaves_nothing() -> None:
     lab("down")
-    assert leftovers(LAB, PLAN) == []
+    assert leftovers(LAB, plan()) == []
     assert lab("down").stdout == f"lab {LAB} was not up\n"
 
 
 def test_down_leaves_nothing_after_the_supervisor_was_killed() -> None:
     before = {name: sysctls.read(name) for name in sysctls.WANTED}
     lab("up", "--sites", "1")
-    assert leftovers(LAB, PLAN), "the check must see a lab that is up"
+    assert leftovers(LAB, plan()), "the check must see a lab that is up"
     os.kill(status()["supervisor"], signal.SIGKILL)
     lab("down")
-    assert leftovers(LAB, PLAN) == []
+    assert leftovers(LAB, plan()) == []
     assert {name: sysctls.read(name) for name in sysctls.WANTED} == before
     lab("up", "--sites", "1")
     assert on("lab-01", "hostname") == "lab-01"
