@@ -124,17 +124,22 @@ class RunningHost:
                 groups = self.lab.prepare_groups(self.name)
                 process = await self._spawn(host, groups, address)
                 ended = asyncio.create_task(process.wait())
-                ready = asyncio.create_task(self._until_ready(host, notifications))
-                await asyncio.wait({ended, ready}, timeout=BOOT_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
-            trouble = ready.exception() if ready.done() else None
+                booted = asyncio.Event()
+                listener = asyncio.create_task(self._listen(host, notifications, booted))
+                ready = asyncio.create_task(booted.wait())
+                await asyncio.wait(
+                    {ended, listener, ready}, timeout=BOOT_PATIENCE, return_when=asyncio.FIRST_COMPLETED
+                )
+            await asyncio.wait({ended, listener}, return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            trouble = listener.exception() if listener.done() else None
             if trouble is not None and not ended.done() and self.power:
                 self.kill()  # without its cables it is of no use
             else:
                 trouble = None  # a host that loses its power while it boots has lost its cables as well
             status = await ended
-            if ready.cancel():
-                await asyncio.wait({ready})
+            if listener.cancel():
+                await asyncio.wait({listener})
                 self._hear_the_rest(notifications)
         self.leader = self.container = None
         self.booted_at = None
@@ -161,7 +166,12 @@ class RunningHost:
         self._record()
         return process
 
-    async def _until_ready(self, host: Host, notifications: socket.socket) -> None:
+    async def _listen(self, host: Host, notifications: socket.socket, booted: asyncio.Event) -> None:
+        """Take what the host tells for as long as it runs; ends only by an exception.
+
+        A socket that nobody reads holds ten messages. With the eleventh nspawn waits, with nspawn the host's PID 1, and
+        the whole host stands still.
+        """
         loop = asyncio.get_running_loop()
         since = time.monotonic()
         while True:
@@ -173,12 +183,12 @@ class RunningHost:
                     await asyncio.to_thread(
                         network.attach, self.lab.plan, host.name, host.slot, host.energy is not None
                     )
-            if READY in message:
+            if READY in message and not booted.is_set():
+                booted.set()
                 self.boots += 1
                 self.state, self.booted_at = "running", time.time()
                 self.boot_seconds = round(time.monotonic() - since, 2)
                 log.info("%s is up after %.2f s (boot %d)", self.name, self.boot_seconds, self.boots)
-                return
 
     def _hear_the_rest(self, notifications: socket.socket) -> None:
         """A host that was up for an instant may have ended before it was heard: the boot still counts."""

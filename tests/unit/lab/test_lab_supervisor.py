@@ -84,6 +84,28 @@ def test_a_host_that_reboots_is_started_again_and_counted(
     run(lab, scenario)
 
 
+def test_a_host_that_tells_much_is_heard_for_as_long_as_it_runs(
+    lab: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = lab.state.path / "done"
+    container(
+        monkeypatch,
+        BOOT + "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "s.connect('\\0' + os.environ['NOTIFY_SOCKET'][1:])\n"
+        "time.sleep(0.3)\n"
+        "for number in range(200): s.send(b'STATUS=A start job is running')\n"
+        f"open({str(done)!r}, 'w').close()\n"
+        "time.sleep(600)",
+    )
+
+    async def scenario() -> None:
+        await lab.answer({"op": "start", "host": "gw"})
+        await asyncio.wait_for(until(done.exists), 20)
+        assert lab.hosts["gw"].boots == 1
+
+    run(lab, scenario)
+
+
 def test_a_host_that_shuts_down_stays_off(lab: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     container(monkeypatch, BOOT)
 
