@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SITES ?= 3
-ROUNDS ?= 3
+ROUNDS ?= 20
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON_SOURCES := collector controller hub lab plugins tests tools
 MOLECULE_SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard tests/molecule/*/molecule.yml)))
