@@ -26,6 +26,7 @@ def parse(payload: bytes) -> Acknowledgement:
         raise ValueError("it is not a JSON object")  # noqa: TRY004  (one kind of error for all that is wrong)
     stream, ranges = data.get("stream"), data.get("ranges", [])
     if not isinstance(stream, str) or not isinstance(ranges, list):
+        # One kind of error for all that is wrong with a payload: the caller reports it in one place.
         raise ValueError("stream or ranges has the wrong type")  # noqa: TRY004
     watermark = data.get("watermark")
     if not isinstance(watermark, int) or not _is_count(watermark):

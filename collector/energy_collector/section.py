@@ -68,6 +68,7 @@ class Section:
     def number(self, key: str, kind: type[T], low: float, high: float, default: T = _REQUIRED) -> T:
         """A number from `low` to `high`."""
         value = self.take(key, kind, default)
+        # mypy does not narrow by `type() in`, which keeps booleans out as isinstance would not.
         if key in self.data and type(self.data[key]) in (int, float) and not low <= value <= high:  # type: ignore[operator]
             self.fault(key, f"{value} is not between {low:g} and {high:g}")
         return value

@@ -114,6 +114,7 @@ class BrokerLink:
         self._client = client
 
     def start(self) -> None:
+        # paho-mqtt leaves this constructor untyped.
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._broker.session_expiry
         properties.ReceiveMaximum = self._in_flight
@@ -125,6 +126,7 @@ class BrokerLink:
 
     def stop(self) -> None:
         """Leaves the session at the broker, which keeps what comes for us until it expires."""
+        # paho-mqtt leaves this constructor untyped.
         properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._broker.session_expiry
         self._client.disconnect(properties=properties)

@@ -298,6 +298,7 @@ class Store:
         except psycopg.errors.UniqueViolation:
             self._copy("stage", columns)
             self.connection.execute(
+                # COLUMNS is a constant of this module: nothing from outside gets into the statement.
                 f"INSERT INTO reading ({', '.join(COLUMNS)}) SELECT {', '.join(COLUMNS)} FROM stage"  # noqa: S608
                 " ORDER BY point, time, batch ON CONFLICT (point, time) DO NOTHING"
             )

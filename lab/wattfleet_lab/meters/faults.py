@@ -88,6 +88,7 @@ class Faults:
             until=None if seconds is None else time.monotonic() + seconds,
             left=None if count is None else int(count),
             # The same faults in the same order meet the same requests.
+            # Seeded on purpose: a noisy line has to be the same in every run.
             random=Random(number),  # noqa: S311
         )
         if "channel" in settings:
