@@ -12,16 +12,16 @@ from energy_collector.bus import Bus, BusError, ReadRegisters
 from energy_collector.config import MeterConfig
 from energy_collector.plan import Block, plan
 from energy_collector.profile import Profile
-from energy_collector.reading import Reading
+from energy_collector.reading import Layout, Record, nulls, record
 from energy_collector.values import Value, from_channel, from_registers, point_name
 
 Stamp = Callable[[], int]
 
 
 class Poll(NamedTuple):
-    """The readings of one poll, and the first error that some of them are null for."""
+    """What one poll brought, and the first error that some of it is null for."""
 
-    readings: list[Reading]
+    records: list[Record]
     error: BusError | None
 
 
@@ -39,15 +39,15 @@ class Meter(ABC):
 
     def unanswered(self, time: int, error: BusError) -> Poll:
         """A poll that brought nothing."""
-        return Poll(
-            [Reading(name, unit, time, None, error.quality) for name, unit in self.points.items()], error
-        )
+        layout = Layout(tuple(self.points), tuple(self.points.values()))
+        return Poll([nulls(layout, time, error.quality)], error)
 
     def _name(self, point: str) -> str:
         return f"{self.config.name}/{point}"
 
-    def _reading(self, name: str, time: int, value: Value) -> Reading:
-        return Reading(name, self.points[name], time, value.value, value.quality)
+    def _record(self, time: int, values: dict[str, Value]) -> Record:
+        layout = Layout(tuple(values), tuple(self.points[name] for name in values))
+        return record(layout, time, list(values.values()))
 
 
 class BlockMeter(Meter):
@@ -61,7 +61,7 @@ class BlockMeter(Meter):
 
     async def _read_blocks(self, bus: Bus, stamp: Stamp, blocks: Sequence[Block]) -> Poll:
         """Read block by block; a unit that does not answer is not asked for the rest."""
-        readings: list[Reading] = []
+        records: list[Record] = []
         first: BusError | None = None
         silent: BusError | None = None
         for block in blocks:
@@ -71,24 +71,23 @@ class BlockMeter(Meter):
                 request = ReadRegisters(self.profile.function, block.address, block.count)
                 answer = await bus.call(self.config.unit, request, stamp)
                 registers = request.decode(answer.data)
-                readings += self._decode(block, registers, answer.stamp)
+                records.append(self._record(answer.stamp, self._decode(block, registers)))
             except BusError as error:  # noqa: PERF203  (each request fails for itself)
                 first = first or error
                 if error.quality in (quality.BAD_NO_ANSWER, quality.BAD_CONNECTION):
                     silent = error
-                time = stamp()
-                readings += [
-                    Reading(name, self.points[name], time, None, error.quality) for name in self._names(block)
-                ]
-        return Poll(readings, first)
+                names = self._names(block)
+                layout = Layout(tuple(names), tuple(self.points[name] for name in names))
+                records.append(nulls(layout, stamp(), error.quality))
+        return Poll(records, first)
 
     @abstractmethod
     def _names(self, block: Block) -> list[str]:
         """The full names of the points in a block."""
 
     @abstractmethod
-    def _decode(self, block: Block, registers: list[int], time: int) -> list[Reading]:
-        """The readings in the registers of a block."""
+    def _decode(self, block: Block, registers: list[int]) -> dict[str, Value]:
+        """The values in the registers of a block, by full name."""
 
 
 class RegisterMeter(BlockMeter):
@@ -105,14 +104,14 @@ class RegisterMeter(BlockMeter):
     def _names(self, block: Block) -> list[str]:
         return [self._full[name] for name in block.fields]
 
-    def _decode(self, block: Block, registers: list[int], time: int) -> list[Reading]:
-        readings = []
+    def _decode(self, block: Block, registers: list[int]) -> dict[str, Value]:
+        values = {}
         for name in block.fields:
             point = self._by_name[name]
             start = point.address - block.address
-            value = from_registers(registers[start : start + point.size], point, self.config, self.profile)
-            readings.append(self._reading(self._full[name], time, value))
-        return readings
+            words = registers[start : start + point.size]
+            values[self._full[name]] = from_registers(words, point, self.config, self.profile)
+        return values
 
 
 class AnalogueMeter(BlockMeter):
@@ -129,10 +128,9 @@ class AnalogueMeter(BlockMeter):
     def _names(self, block: Block) -> list[str]:
         return [self._name(name) for name in block.fields]
 
-    def _decode(self, block: Block, registers: list[int], time: int) -> list[Reading]:
-        readings = []
+    def _decode(self, block: Block, registers: list[int]) -> dict[str, Value]:
+        values = {}
         for name in block.fields:
             raw = registers[self._address[name] - block.address]
-            value = from_channel(raw, self.profile.full_scale, self._channels[name])
-            readings.append(self._reading(self._name(name), time, value))
-        return readings
+            values[self._name(name)] = from_channel(raw, self.profile.full_scale, self._channels[name])
+        return values

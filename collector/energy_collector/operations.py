@@ -14,6 +14,7 @@ from energy_collector.bus.bus import COUNTERS
 from energy_collector.clock import SourceClock
 from energy_collector.control import RequestError
 from energy_collector.poller import PolledMeter
+from energy_collector.reading import readings
 
 MAX_REGISTERS = 125
 MAX_BITS = 2000
@@ -113,13 +114,14 @@ class Operations:
             known = ", ".join(self.meters) or "none"
             raise RequestError(f"no meter {request.get('meter')!r}", f"the meters are {known}")
         poll = await meter.poll(self.buses[meter.meter.config.bus], self._clock.now)
-        if poll.error is not None and all(reading.value is None for reading in poll.readings):
+        found = readings(poll.records)
+        if poll.error is not None and all(reading.value is None for reading in found):
             raise poll.error
-        readings = [
+        shown = [
             {"point": one.point, "value": one.value, "unit": one.unit, "quality": quality.name(one.quality)}
-            for one in poll.readings
+            for one in found
         ]
-        return {"time": iso(max((one.time for one in poll.readings), default=None)), "readings": readings}
+        return {"time": iso(max((one.time for one in found), default=None)), "readings": shown}
 
     def counters(self) -> dict[str, Any]:
         """Counts since the start, by bus and by meter."""

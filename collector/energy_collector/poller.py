@@ -12,7 +12,7 @@ from energy_collector.bus import Bus, BusError
 from energy_collector.clock import SourceClock, Stamper
 from energy_collector.journal import Faults
 from energy_collector.meter import Meter, Poll
-from energy_collector.reading import Reading
+from energy_collector.reading import Record
 from energy_collector.schedule import Backoff, Schedule
 
 
@@ -59,7 +59,7 @@ class PolledMeter:
             # costs time.
             if poll.error.quality == quality.BAD_NO_ANSWER or "0x0B" in poll.error.text:
                 self.backoff.failed(time.monotonic())
-        good = [reading.time for reading in poll.readings if reading.value is not None]
+        good = [one.time for one in poll.records if not all(map(quality.is_bad, one.qualities or b"\0"))]
         if good:
             self.last_success = max(good)
 
@@ -72,7 +72,7 @@ class Poller:
         bus: Bus,
         meters: list[PolledMeter],
         clock: SourceClock,
-        sink: Callable[[list[Reading]], None],
+        sink: Callable[[list[Record]], None],
         faults: Faults,
     ) -> None:
         self.bus = bus
@@ -90,19 +90,22 @@ class Poller:
                 meter = min(self.meters, key=lambda one: one.schedule.due)
                 await asyncio.sleep(max(meter.schedule.due - time.monotonic(), 0))
                 poll = await meter.scheduled_poll(self.bus)
-                self._sink(self._with_clock(poll.readings))
+                self._sink(self._with_clock(poll.records))
                 self._tell(meter, poll.error)
                 meter.schedule.advance(time.monotonic())
         finally:
             self.bus.close()
 
-    def _with_clock(self, readings: list[Reading]) -> list[Reading]:
+    def _with_clock(self, records: list[Record]) -> list[Record]:
         """Good readings taken while the clock was wrong say so."""
         if self._clock.is_right:
-            return readings
+            return records
+        doubtful = bytes([quality.UNCERTAIN_CLOCK])
         return [
-            one._replace(quality=quality.UNCERTAIN_CLOCK) if one.quality == quality.GOOD else one
-            for one in readings
+            one._replace(
+                qualities=(one.qualities or bytes(len(one.values))).replace(bytes([quality.GOOD]), doubtful)
+            )
+            for one in records
         ]
 
     def _tell(self, meter: PolledMeter, error: BusError | None) -> None:

@@ -63,20 +63,22 @@ class SunSpecMeter(Meter):
 
     async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
         """Find the models if need be, and read them."""
-        readings = []
+        records = []
         try:
             if not self._found:
                 self._found = await self._discover(bus)
             for found in self._found:
                 registers, times = await self._read_model(found, bus, stamp)
+                values: dict[int, dict[str, Value]] = {}
                 for point in found.points:
                     name = self._full(point)
-                    readings.append(self._reading(name, times[name], self._value(point, found, registers)))
+                    values.setdefault(times[name], {})[name] = self._value(point, found, registers)
+                records += [self._record(time, some) for time, some in values.items()]
         except BusError as error:
             if error.quality != quality.BAD_NO_ANSWER:
                 self._found = []
             return self.unanswered(stamp(), error)
-        return Poll(readings, None)
+        return Poll(records, None)
 
     async def _read(self, bus: Bus, address: int, count: int) -> list[int]:
         request = ReadRegisters(self.profile.function, address, count)

@@ -14,7 +14,7 @@ from typing import Any
 from energy_collector.buffer import Buffer
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults
-from energy_collector.reading import Reading
+from energy_collector.reading import Record, readings
 
 # At most this much time of readings is lost at a power cut, in s.
 COMMIT_INTERVAL = 1.0
@@ -39,7 +39,7 @@ class Writer(threading.Thread):
         self.heartbeat = time.monotonic()
         self.lost = 0
         self._faults = faults
-        self._queue: queue.SimpleQueue[list[Reading] | StateCallback | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Record] | StateCallback | None] = queue.SimpleQueue()
         self._opened = threading.Event()
         self._failure: Exception | None = None
 
@@ -50,9 +50,9 @@ class Writer(threading.Thread):
         if self._failure is not None:
             raise self._failure
 
-    def put(self, readings: list[Reading]) -> None:
-        """Store readings soon."""
-        self._queue.put(readings)
+    def put(self, records: list[Record]) -> None:
+        """Store records soon."""
+        self._queue.put(records)
 
     def ask_state(self, callback: StateCallback) -> None:
         """Have `callback` called in the writer's thread with what the buffer holds."""
@@ -79,7 +79,7 @@ class Writer(threading.Thread):
             buffer.close()
 
     def _work(self, buffer: Buffer) -> None:
-        pending: list[Reading] = []
+        pending: list[Record] = []
         waiting_since = enforced = 0.0
         stopping = False
         while not stopping:
@@ -102,16 +102,16 @@ class Writer(threading.Thread):
                 self._enforce(buffer)
                 enforced = now
 
-    def _take(self, wait: float) -> list[Reading] | StateCallback | None:
+    def _take(self, wait: float) -> list[Record] | StateCallback | None:
         try:
             return self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
         except queue.Empty:
             return []
 
-    def _commit(self, buffer: Buffer, pending: list[Reading]) -> list[Reading]:
+    def _commit(self, buffer: Buffer, pending: list[Record]) -> list[Record]:
         """Returns what is still to be committed."""
         try:
-            buffer.append(pending)
+            buffer.append(readings(pending))
         except sqlite3.Error as error:
             self._faults.report(
                 "buffer", f"cannot be written: {error}", "the disk is full, read-only or failing"

@@ -18,6 +18,7 @@ from energy_collector.bus import Bus, BusError, Diagnostics, Identify, ReadBits,
 from energy_collector.bus.errors import NoConnectionError
 from energy_collector.config import BusConfig, MeterConfig
 from energy_collector.meters import make
+from energy_collector.reading import readings
 from pymodbus.framer import FramerRTU
 
 from .collector_support import ModbusServer, free_port, holding_device, input_device
@@ -326,8 +327,8 @@ def poll(port: int, profile: str, **more: Any) -> dict[str, tuple[float | None, 
         bus = tcp_bus(port, 1.0)
         found = await meter.poll(bus, lambda: 1000)
         bus.close()
-        assert {one.point for one in found.readings} <= set(meter.points)
-        return {one.point.removeprefix("m/"): (one.value, one.quality) for one in found.readings}
+        assert {one.point for one in readings(found.records)} <= set(meter.points)
+        return {one.point.removeprefix("m/"): (one.value, one.quality) for one in readings(found.records)}
 
     return asyncio.run(once())
 
