@@ -17,6 +17,7 @@ TYPES = {
     "float32": ("f", 2),
     "float64": ("d", 4),
 }
+UNSIGNED = ("uint16", "uint32", "uint64")
 
 # SunSpec Device Information Model Specification 1.x, section on data types: the value of a point that is not
 # implemented. An accumulator (acc32) that is not implemented is zero, hence a type of its own.
@@ -33,8 +34,10 @@ def size(kind: str) -> int:
     return TYPES[kind][1]
 
 
-def decode(registers: Sequence[int], kind: str, *, low_word_first: bool = False) -> int | float:
-    """The number in `registers`, which are as many as the type needs, bytes high first within each.
+def decode(
+    registers: Sequence[int], kind: str, *, low_word_first: bool = False, low_byte_first: bool = False
+) -> int | float:
+    """The number in `registers`, which are as many as the type needs.
 
     A float may be NaN or infinite: the caller decides what that means.
     """
@@ -42,5 +45,7 @@ def decode(registers: Sequence[int], kind: str, *, low_word_first: bool = False)
     if len(registers) != count:
         raise ValueError(f"{kind} takes {count} registers, not {len(registers)}")
     words = reversed(registers) if low_word_first else registers
-    value: int | float = struct.unpack(f">{code}", struct.pack(f">{count}H", *words))[0]
+    value: int | float = struct.unpack(
+        f">{code}", struct.pack(f"{'<' if low_byte_first else '>'}{count}H", *words)
+    )[0]
     return value

@@ -48,6 +48,10 @@ class Section:
         """The path of a key."""
         return f"{self.path}.{key}" if self.path else key
 
+    def seen(self, key: str) -> None:
+        """`key` is known; the caller looks at its value itself."""
+        self._seen.append(key)
+
     def take(self, key: str, kind: type[T], default: T = _REQUIRED) -> T:
         """The value of `key`; a whole number is taken where a float is wanted."""
         self._seen.append(key)

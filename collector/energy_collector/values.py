@@ -61,7 +61,12 @@ def from_registers(
 ) -> Value:
     """The value of a point in its registers. `scale_factor` is the exponent of ten that the device gives
     for it."""
-    raw = decode(registers, point.type, low_word_first=profile.low_word_first)
+    raw = decode(
+        registers,
+        point.type,
+        low_word_first=point.order.low_word_first,
+        low_byte_first=point.order.low_byte_first,
+    )
     if raw in point.missing or not math.isfinite(raw):
         return MISSING
     if not -SCALE_FACTOR_LIMIT <= scale_factor <= SCALE_FACTOR_LIMIT:
