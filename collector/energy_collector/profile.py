@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from energy_collector.registers import TYPES, UNSIGNED, size
+from energy_collector.registers import HIGH_FIRST, TYPES, UNSIGNED, Field, Order, size
 from energy_collector.section import Section, show
 
 # Which transformers a quantity has to be multiplied with.
@@ -19,17 +19,6 @@ RATIOS = ("none", "current", "voltage", "power")
 SWAPPED = {"energy_import": "energy_export", "reactive_energy_import": "reactive_energy_export"}
 LAST_ADDRESS = 65535
 MAX_BLOCK = 125
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which comes first: the high or the low word of a number, and the high or the low byte of a register."""
-
-    low_word_first: bool = False
-    low_byte_first: bool = False
-
-
-HIGH_FIRST = Order()
 
 
 @dataclass(frozen=True)
@@ -72,6 +61,11 @@ class Point:
     def size(self) -> int:
         """Registers that the value takes."""
         return size(self.type)
+
+    @property
+    def field(self) -> Field:
+        """What to take out of the registers."""
+        return Field(self.address, self.type, self.order)
 
     @property
     def end(self) -> int:
