@@ -89,7 +89,7 @@ def _gateway(options: argparse.Namespace) -> int:
     _become_service()
 
     async def serve() -> None:
-        await Gateway(settings).run()
+        await Gateway(settings, options.config).run()
 
     asyncio.run(serve())
     return OK

@@ -60,7 +60,7 @@ class Operations:
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
-            known = ", ".join(["status", "counters", *operations])
+            known = ", ".join(["status", "counters", "reload", *operations])
             raise RequestError(f"unknown op {request.get('op')!r}", f"known are {known}")
         try:
             return await operation(request)
