@@ -128,6 +128,8 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
+    device_mapping: Path = Path("/etc/energy/device_mapping.json")
+    learned: Path = Path("/var/lib/energy/learned.json")
     # Port of the metrics on loopback; None where nobody has asked for them.
     metrics_port: int | None = None
 
@@ -160,6 +162,7 @@ def parse(data: Any) -> Config:
     buses = [_bus(section) for section in root.sections("buses")]
     meters = [_meter(section, interval, buses) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
+    buffer = _buffer(root.section("buffer", required=False))
     config = Config(
         site=site,
         interval=interval,
@@ -167,10 +170,12 @@ def parse(data: Any) -> Config:
         meters=tuple(meters),
         hub=_hub(root.section("hub")),
         signing_key=_path(root, "signing_key", Config.signing_key),
-        buffer=_buffer(root.section("buffer", required=False)),
+        buffer=buffer,
         batch=_batch(root.section("batch", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=_path(root, "control_socket", Config.control_socket),
+        device_mapping=_path(root, "device_mapping", Config.device_mapping),
+        learned=_path(root, "learned", buffer.path.with_name("learned.json")),
         metrics_port=_metrics_port(root.section("metrics", required=False)),
     )
     root.finish()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """/var/lib/energy/learned.json: what was found out about devices, so that a restart does not ask again.
 
-`refusals` by endpoint, unit and profile, `serials` by endpoint and unit. The file can be deleted at any time.
+`refusals` by endpoint, unit and profile, `serials` by endpoint and unit, `calibrations` by point: the last ones in
+force. The file can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ class Learned:
         self._faults = faults
         self._refusals: dict[str, Refusals] = {}
         self._serials: dict[str, str] = {}
+        # Multiplier and offset.
+        self.calibrations: dict[str, tuple[float, float]] = {}
+        self._saving: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
         if path is not None:
             self._load(path)
@@ -84,6 +88,13 @@ class Learned:
             else:
                 self._faults.over(subject)
 
+    def save_soon(self) -> None:
+        """`save`, for a caller that cannot wait."""
+        if self._path is not None:
+            task = asyncio.get_running_loop().create_task(self.save())
+            self._saving.add(task)
+            task.add_done_callback(self._saving.discard)
+
     def _document(self) -> dict[str, Any]:
         return {
             "version": VERSION,
@@ -96,6 +107,7 @@ class Learned:
                 if one.cuts or one.points
             },
             "serials": self._serials,
+            "calibrations": self.calibrations,
         }
 
     def _load(self, path: Path) -> None:
@@ -112,11 +124,14 @@ class Learned:
                 found.forget_old(time.time())
                 self._refusals[str(key)] = found
             self._serials = {str(key): str(serial) for key, serial in document["serials"].items()}
+            for point, (multiplier, offset) in document["calibrations"].items():
+                self.calibrations[str(point)] = float(multiplier), float(offset)
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self._refusals.clear()
             self._serials.clear()
+            self.calibrations.clear()
             log.warning("%s: not used, it is learned again: %r", path, error)
 
 
