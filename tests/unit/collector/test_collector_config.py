@@ -145,6 +145,17 @@ def test_what_was_learned_lies_beside_the_buffer(tmp_path: Path) -> None:
     assert str(config.parse(document(tmp_path, learned=elsewhere)).learned) == elsewhere
 
 
+def test_a_faulty_device_mapping_is_found_with_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('{"main/active_power": [{"multiplier": 2}]}')
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(document(tmp_path, device_mapping=str(mapping))))
+    assert main(["check", str(path)]) == 1
+    assert f"{mapping}: main/active_power[0].from: missing" in capsys.readouterr().err
+
+
 def test_channels_can_be_chosen_like_points(tmp_path: Path) -> None:
     doc = document(tmp_path)
     _channel()(doc)
