@@ -197,7 +197,7 @@ class BlockMeter(Meter):
                 del self._suspects[name]
                 refusals.points[name] = now
                 log.warning(
-                    "%s: it has no %s (REGISTER_READ_FAILURE, refused %d times); null from now on. "
+                    "%s: it has no %s (REGISTER_READ_FAILURE, refused %d times); tried again in 30 days. "
                     "Likely cause: the device is not quite a %s; check the meter's profile",
                     subject,
                     name,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import random
 import struct
 from dataclasses import replace
 from fractions import Fraction
@@ -11,8 +12,10 @@ from itertools import pairwise
 
 import pytest
 from energy_collector import profiles, quality, values
+from energy_collector.blocks import RegisterMeter
 from energy_collector.clock import SourceClock, Stamper
 from energy_collector.config import ChannelConfig, MeterConfig
+from energy_collector.meters import make
 from energy_collector.profile import Bits, Point, Profile, point_name
 from energy_collector.registers import HIGH_FIRST, TYPES, Field, Order, Unpacker
 from energy_collector.schedule import Backoff, Schedule
@@ -260,6 +263,23 @@ def test_every_float_pattern_is_a_finite_value_or_none(data: bytes, kind: str) -
         assert codes == bytes([quality.BAD_SENSOR])
     elif abs(raw) < 1e290:
         assert codes == b""
+
+
+@pytest.mark.parametrize("name", [name for name in profiles.names() if profiles.load(name).points])
+def test_any_bytes_become_finite_values_or_none(name: str) -> None:
+    meter = make(MeterConfig("m", "hall", 1, name, 1.0, ct_ratio=40.0, pt_ratio=100.0))
+    assert isinstance(meter, RegisterMeter)
+    source = random.Random(1)
+    for block in meter.blocks:
+        decode = meter._decoder(block.spans, block.address)
+        for _ in range(500):
+            data = bytes([3, 2 * block.count]) + source.choice([source.randbytes, bytes, b"\xff".__mul__])(
+                2 * block.count
+            )
+            found, codes = decode(data)
+            assert len(found) == len(block.spans)
+            assert all(map(math.isfinite, found))
+            assert len(codes) in (0, len(found))
 
 
 def channel(signal: str, low: float = 0, high: float = 150) -> ChannelConfig:
