@@ -240,6 +240,11 @@ def test_whole_numbers_become_the_decimal_they_stand_for(
         assert found == pytest.approx(float(exact), rel=1e-15)
 
 
+def test_a_tie_is_a_tie_of_the_decimal() -> None:
+    # 45 x 0.7 is 31.5, and 31.499999999999996 with the binary fraction next to 0.7.
+    assert one(45, point(scale=0.7, decimals=0)).value == 32.0
+
+
 @given(
     st.floats(width=32, allow_nan=False, allow_infinity=False),
     st.integers(0, 4),
