@@ -28,7 +28,9 @@ class Poll(NamedTuple):
 
 
 def is_silence(error: BusError) -> bool:
-    """Nobody answers: to ask the same unit for more would only take time."""
+    """Nobody answers: to ask the same unit for more would only take time. A gateway says so with 0x0A and 0x0B."""
+    if isinstance(error, ExceptionAnswerError):
+        return error.code in (0x0A, 0x0B)
     return error.quality in (quality.BAD_NO_ANSWER, quality.BAD_CONNECTION)
 
 

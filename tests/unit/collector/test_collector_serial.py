@@ -116,6 +116,22 @@ def test_the_records_of_an_exchanged_meter_can_be_told(caplog: pytest.LogCapture
     assert "another device answers, serial number B2; before it was A1" in caplog.text
 
 
+def test_a_gateway_that_misses_its_unit_tells_of_silence_too() -> None:
+    async def run() -> None:
+        thing = device("A1")
+        async with thing.serve() as bus:
+            asking = Asking(meter(Learned(None, Faults())), bus)
+            await asking.poll()
+            thing.refuses = lambda function, address, count: 0x0B
+            await asking.poll()
+            thing.refuses = lambda function, address, count: None
+            thing.put(100, *text("B2"))
+            await asking.poll()
+            assert asking.meter.exchanged
+
+    asyncio.run(run())
+
+
 def test_an_exchange_while_we_were_away_is_noticed(tmp_path: Path) -> None:
     async def run() -> None:
         path = tmp_path / "learned.json"
