@@ -222,7 +222,7 @@ class BlockMeter(Meter):
 class RegisterMeter(BlockMeter):
     """A meter whose points lie at fixed addresses."""
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         names = {point: point_name(point.name, reverse=config.reverse) for point in profile.points}
         wanted = [point for point in profile.points if not config.points or names[point] in config.points]
         self._by_name = {names[point]: point for point in wanted}
@@ -248,7 +248,7 @@ class RegisterMeter(BlockMeter):
 class AnalogueMeter(BlockMeter):
     """An analogue module: the configuration says which channels are in use, and what they stand for."""
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         self._channels = {
             channel.name: channel
             for channel in config.channels

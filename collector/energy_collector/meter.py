@@ -11,7 +11,7 @@ from energy_collector import quality, serial
 from energy_collector.bus import Bus, BusError
 from energy_collector.bus.errors import ExceptionAnswerError
 from energy_collector.config import MeterConfig
-from energy_collector.journal import log
+from energy_collector.journal import Faults, log
 from energy_collector.learned import Learned
 from energy_collector.profile import Profile, Serial
 from energy_collector.reading import Layout, Record, nulls
@@ -47,14 +47,15 @@ class Meter(ABC):
     serial number than the one before until the next poll begins: it is about the records of that poll.
     """
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         self.config = config
         self.profile = profile
         self.points: dict[str, str] = {}
         self.counters: dict[str, Counter] = {}
         self.serial: str | None = None
         self.exchanged = False
-        self._learned = learned
+        # Without a file of it, what the meter finds out ends with it.
+        self._learned = learned or Learned(None, Faults())
         # The connection on which the device has told its serial number; None when it has to be asked.
         self._connection: int | None = None
         self._all: Layout | None = None

@@ -122,7 +122,7 @@ class SunSpecMeter(Meter):
     """A SunSpec device. The models found are kept until the device refuses them or shows others in their place, and
     are looked for anew after every silence or new connection: it may have come back with another layout."""
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         super().__init__(config, profile, learned)
         self._wanted = [
             point
