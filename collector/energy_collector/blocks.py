@@ -54,7 +54,7 @@ class BlockMeter(Meter):
     """A meter with `spans` of registers, named as its points are."""
 
     def __init__(
-        self, config: MeterConfig, profile: Profile, learned: Learned, spans: Sequence[Span]
+        self, config: MeterConfig, profile: Profile, learned: Learned | None, spans: Sequence[Span]
     ) -> None:
         super().__init__(config, profile, learned)
         self._spans = spans
@@ -124,13 +124,13 @@ class BlockMeter(Meter):
                 kept.append(span)
         blocks = plan(kept, self.profile.max_block, self.profile.max_gap, cuts)
         self._parts = [self._part(one) for one in blocks]
-        self._refused = self._layout(map(self._name, refused)) if refused else None
+        self._refused = self._layout_of(map(self._name, refused)) if refused else None
 
     def _part(self, found: Block) -> Part:
         return Part(
             found,
             ReadRegisters(found.function, found.address, found.count),
-            self._layout(self._name(span.name) for span in found.spans),
+            self._layout_of(self._name(span.name) for span in found.spans),
             self._decoder(found.spans, found.address),
         )
 

@@ -82,13 +82,13 @@ class Meter(ABC):
     def unanswered(self, time: int, error: BusError) -> Poll:
         """A poll that brought nothing."""
         if self._all is None:
-            self._all = self._layout(self.points)
+            self._all = self._layout_of(self.points)
         return Poll([nulls(self._all, time, error.quality)], error)
 
     def _name(self, point: str) -> str:
         return f"{self.config.name}/{point}"
 
-    def _layout(self, names: Iterable[str]) -> Layout:
+    def _layout_of(self, names: Iterable[str]) -> Layout:
         points = tuple(names)
         return Layout(points, tuple(self.points[name] for name in points))
 

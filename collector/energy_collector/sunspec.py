@@ -136,7 +136,7 @@ class SunSpecMeter(Meter):
 
     def layout(self, points: Sequence[Point]) -> Layout:
         """Of some points."""
-        return self._layout(map(self._full, points))
+        return self._layout_of(map(self._full, points))
 
     def set_counters(self, points: Sequence[Point], exponents: Sequence[int]) -> None:
         """How far the counters among some points count, which their scale factors decide as well."""
