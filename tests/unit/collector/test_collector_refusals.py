@@ -19,7 +19,7 @@ from energy_collector.journal import Faults
 from energy_collector.learned import Learned
 from energy_collector.profile import Profile, parse
 
-from tests.unit.collector.register_device import Asking, Device
+from .register_device import Asking, Device
 
 CONFIG = MeterConfig("m", "hall", 1, "x", 1.0)
 REFUSED = (None, quality.BAD_DEVICE_FAILURE)

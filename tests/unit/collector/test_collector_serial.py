@@ -19,7 +19,7 @@ from energy_collector.profile import Serial, parse
 from energy_collector.registers import Order
 from energy_collector.serial import decode
 
-from tests.unit.collector.register_device import Asking, Device
+from .register_device import Asking, Device
 
 CONFIG = MeterConfig("m", "hall", 1, "x", 1.0)
 PROFILE: dict[str, Any] = {

@@ -17,7 +17,7 @@ from energy_collector.sunspec import SunSpecMeter
 from energy_collector.values import Counter
 from sunspec2.device import Model
 
-from tests.unit.collector.register_device import Asking, Device
+from .register_device import Asking, Device
 
 MISSING = (None, quality.BAD_SENSOR)
 INVERTER = {
