@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from energy_collector import learned as learned_module
 from energy_collector import quality
-from energy_collector.blocks import REFUSED_POLLS, RegisterMeter
+from energy_collector.blocks import REFUSED_POLLS, RETRY, RegisterMeter
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
 from energy_collector.learned import Learned
@@ -90,7 +90,7 @@ def test_a_refused_point_is_null_and_the_others_go_on(
 
     asyncio.run(run())
     assert len(caplog.records) == 1
-    assert "it has no p7 (REGISTER_READ_FAILURE, refused 3 times)" in caplog.text
+    assert "it refuses p7 (REGISTER_READ_FAILURE, 3 times)" in caplog.text
 
 
 def test_times_of_a_point_ascend_while_blocks_are_taken_apart() -> None:
@@ -225,6 +225,31 @@ def test_what_was_learned_is_tried_again_after_a_month(
             assert thing.asked == [(3, 0, 6)]
 
     asyncio.run(run())
+
+
+def test_points_given_up_come_back_when_the_device_gives_them_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        thing = device(*range(8))
+        asleep = True
+        thing.refuses = lambda function, address, count: 2 if asleep and address + count > 3 else None
+        async with thing.serve() as bus:
+            asking = Asking(RegisterMeter(CONFIG, profile(*range(8)), Learned(None, Faults())), bus)
+            for _ in range(REFUSED_POLLS + 1):
+                await asking.poll()
+            asleep = False
+            thing.asked.clear()
+            assert (await asking.poll())["p7"] == REFUSED
+            assert thing.asked == [(3, 0, 3)]
+            # An hour later.
+            asking.meter._retry_at -= RETRY
+            assert (await asking.poll())["p3"] == (103.0, quality.GOOD)
+            assert await asking.poll() == good(*range(8))
+
+    asyncio.run(run())
+    assert len(caplog.records) == 1
+    assert "it refuses p3, p4, p5, p6, p7 (REGISTER_READ_FAILURE" in caplog.text
 
 
 def test_another_profile_learns_for_itself(tmp_path: Path) -> None:
