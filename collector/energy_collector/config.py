@@ -259,16 +259,14 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         reverse=section.take("reverse", bool, default=False),
         channels=_channels(section, profile),
         report=_optional(section, "report", 1, 86400),
-        raw=tuple(section.take("raw", list, [])),
+        raw=_raw(section, profile),
         max_power=_optional(section, "max_power", 1, 1e10),
         nominal_voltage=_optional(section, "nominal_voltage", 1, 1e6),
         nominal_frequency=section.number("nominal_frequency", float, 16, 60, 50.0),
     )
-    if meter.report is not None and not _is_multiple(meter.report, meter.interval):
+    if meter.report and not _is_multiple(meter.report, meter.interval):
         section.fault("report", f"{meter.report:g} s is not a multiple of the interval, {meter.interval:g} s")
-    if any(type(name) is not str for name in meter.raw):
-        section.fault("raw", "is not a list of point names")
-    elif meter.raw and meter.report is None:
+    if meter.raw and meter.report is None:
         section.fault("raw", "every sample is stored where report is not set; leave raw out")
     section.finish()
     return meter
@@ -276,6 +274,20 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
 
 def _optional(section: Section, key: str, low: float, high: float) -> float | None:
     return section.number(key, float, low, high) if key in section.data else None
+
+
+def _raw(section: Section, profile: str) -> tuple[str, ...]:
+    names = section.take("raw", list, [])
+    if profile not in profiles.names():
+        return ()
+    known = profiles.load(profile)
+    points = [*known.points, *(point for model in known.models for point in model.points)]
+    allowed = {point.name for point in points} | set(section.data.get("channels") or ())
+    # Of a meter that is wired the other way round, imports are exports.
+    allowed |= {name.replace("_import", "_export") for name in allowed}
+    for index, name in enumerate(names):
+        Section({f"raw[{index}]": name}, section.path, section.faults).choice(f"raw[{index}]", allowed)
+    return tuple(map(str, names))
 
 
 def _is_multiple(report: float, interval: float) -> bool:
