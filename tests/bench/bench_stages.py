@@ -3,9 +3,10 @@
 
     .venv/bin/python tests/bench/bench_stages.py [--meters 32] [--points 100] [--rate 10] [--seconds 30] [--runs 5]
 
-Each meter brings its points in one record a sample: voltages, currents, powers, eight counters, the rest ordinary. Times
-are CPU time of the stage alone, medians of the runs, in µs a sample of one point; the floor is a loop over the same
-records that does nothing. Bytes are those of a batch's compressed body, with the readings as they come and as statistics.
+Each meter brings its points in one record a sample: voltages, currents, powers, eight counters, the rest ordinary.
+Times are CPU time of the stage alone, medians of the runs, in µs a sample of one point; the floor is a loop over the
+same records that does nothing. Bytes are those of a batch's compressed body, with the readings as they come and as
+statistics.
 Writes build/bench/stages.json, a list of {name, value, unit, against, ratio}.
 """
 
