@@ -226,7 +226,9 @@ class _Phase:
             event.worsen(value)
 
     def register(self, moment: int, value: float, *, is_low: bool, out: list[Record]) -> None:
-        """What the device says of the lowest or highest voltage since it was read, or since it was reset."""
+        """What the device says of the lowest or highest voltage since it was read, or since it was reset. Called
+        when the sample of the same record is known."""
+        self.worsen(value, is_low=is_low)
         before = self.lowest if is_low else self.highest
         if is_low:
             self.lowest = value

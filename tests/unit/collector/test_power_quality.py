@@ -186,6 +186,14 @@ def test_a_gap_within_an_event_is_told() -> None:
     assert of_l1((1, 1), (0.5, 2), (None, 1), (1, 1)) == [(1000, 222, 50.0, 3.0, INCOMPLETE)]
 
 
+def test_polls_that_were_left_out_within_an_event_are_told() -> None:
+    power = stage()
+    well: list[float | None] = [NOMINAL] * 20
+    run(power, [wave((1, 1), (0.5, 1)), well, well])
+    found = run(power, [wave((0.5, 1), (1, 1)), well, well], start=START + 2500)
+    assert events(found) == [(1000, 222, 50.0, 2.5, INCOMPLETE)]
+
+
 def test_a_meter_that_loses_its_own_supply_is_silent_and_not_interrupted() -> None:
     # The supply sags, the meter dies with it, and comes back after 20 s.
     assert of_l1((1, 1), (0.5, 0.5), (None, 20), (1, 5)) == [(1000, 211, 50.0, 0.4, INCOMPLETE)]
@@ -268,16 +276,13 @@ def test_a_register_gives_an_event_its_true_depth_and_makes_no_second_one() -> N
     assert with_registers([well, (0.8, 0.8, 1.0), (0.8, 0.6, 0.9), (1.0, 0.7, 1.0), well, well]) == [
         (1000, 222, 60.0, 2.0, 0)
     ]
+    # It knows more of the first sample, and of the moment at which the voltage came back.
+    assert with_registers([well, (0.8, 0.6, 1.0), (1.0, 0.7, 1.0), well]) == [(1000, 222, 60.0, 1.0, 0)]
+    assert with_registers([well, (0.8, 0.8, 1.0), (1.0, 0.55, 1.0), well]) == [(1000, 222, 55.0, 1.0, 0)]
     # The register is older than the event.
-    assert with_registers([well, (1.0, 0.5, 1.0), (1.0, 0.5, 1.0), (1.0, 0.5, 1.0), (0.8, 0.5, 1.0), well])[
-        1
-    ] == (
-        4000,
-        222,
-        80.0,
-        1.0,
-        0,
-    )
+    kept = (1.0, 0.5, 1.0)
+    found = with_registers([well, kept, kept, kept, (0.8, 0.5, 1.0), (0.8, 0.5, 1.0), well])
+    assert found[1:] == [(4000, 222, 80.0, 2.0, 0)]
 
 
 def _system(positive: complex, negative: complex, zero: complex = 0) -> list[complex]:

@@ -15,7 +15,7 @@ from energy_collector import batch, quality
 from energy_collector.config import ConfigError, MeterConfig
 from energy_collector.reading import Layout, Reading, Record, readings
 from energy_collector.stages.power_quality import PowerQuality
-from energy_collector.stages.stage import Chain
+from energy_collector.stages.stage import Chain, Stage
 from energy_collector.stages.statistics import Statistics
 from hypothesis import given
 from hypothesis import strategies as st
@@ -236,6 +236,10 @@ def test_intervals_lie_on_the_grid_and_without_a_poll_there_is_nothing() -> None
     assert statistics.tick(START + 59_000) == []
     found += readings(statistics.tick(START + 61_000))
     assert statistics.tick(START + 99_000) == []
+    # What comes now was given without it.
+    assert statistics.take(rows([(9.0, 9.0, 9.0)], START + 49_999)) == []
+    assert statistics.late == {"main": 1}
+    assert statistics.close() == []
     means = [(one.time - START, one.value) for one in found if one.point == "main/active_power_mean"]
     assert means == [(0, 1.0), (40_000, 2.0)]
 
@@ -339,6 +343,26 @@ def test_full_rate_for_a_time_on_request() -> None:
     assert next(one.quality for one in found if one.point == "main/voltage_l1_mean") == 0
     with pytest.raises(KeyError):
         statistics.raw_until("other", ["voltage_l1"], START)
+
+
+class _Doubled(Stage):
+    """Doubles values, and gives one of its own at each tick and at the end."""
+
+    def take(self, records: list[Record]) -> list[Record]:
+        return [one._replace(values=[2 * value for value in one.values]) for one in records]
+
+    def tick(self, now: int) -> list[Record]:
+        return rows([(1.0, 1.0, 1.0)], now)
+
+    def close(self) -> list[Record]:
+        return self.tick(0)
+
+
+def test_what_a_stage_gives_by_itself_goes_through_those_behind_it() -> None:
+    chain = Chain([_Doubled(), _Doubled()])
+    assert [one.values[0] for one in chain.take(rows([(1.0, 1.0, 1.0)]))] == [4]
+    assert [one.values[0] for one in chain.tick(START)] == [2, 1]
+    assert [one.values[0] for one in chain.close()] == [2, 1]
 
 
 def test_events_pass_and_unbalance_becomes_a_statistic() -> None:
