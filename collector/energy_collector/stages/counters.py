@@ -201,6 +201,16 @@ class Counters(Stage):
                 limits[point] = most * factor / 3600
         return cls(counters, config.buffer.path.with_name("counters.json"), faults, limits)
 
+    def adopt(self, before: Counters) -> None:
+        """After a change of the configuration: go on with what is known of counters that are still there."""
+        self._serials = before._serials
+        for point, counter in before._counters.items():
+            mine = self._counters.get(point)
+            if mine is not None:
+                counter.highest, counter.limit = mine.highest, mine.limit
+                self._counters[point] = counter
+        self._plans = PerLayout(self._plan)
+
     def remember(self, point: str, moment: int, value: float) -> None:
         """A value from before this run, for instance the newest in the buffer; an older one than is known changes
         nothing."""

@@ -17,7 +17,7 @@ from energy_collector.reading import Layout, Reading, Record, readings
 from energy_collector.stages.power_quality import PowerQuality
 from energy_collector.stages.stage import Chain, Stage
 from energy_collector.stages.statistics import Statistics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .collector_support import config_of
@@ -405,6 +405,64 @@ def test_sums_are_exact_however_they_are_cut(values: list[float], chunk: int) ->
     scale = max(map(abs, values)) or 1.0
     assert sums.total == pytest.approx(math.fsum(values), abs=1e-12 * scale)
     assert sums.squares == pytest.approx(math.fsum(value * value for value in values), rel=1e-12, abs=1e-300)
+
+
+HAPPENINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("samples"), st.integers(1, 40)),
+        st.tuples(st.just("silent"), st.integers(1, 40)),
+        st.tuples(st.just("gap"), st.integers(1, 300)),
+        st.tuples(st.just("sag"), st.integers(1, 40)),
+        st.tuples(st.just("dark"), st.integers(1, 40)),
+        st.tuples(st.just("restart"), st.integers(0, 20)),
+        st.tuples(st.just("killed"), st.integers(0, 20)),
+        st.tuples(st.just("raw"), st.integers(1, 30)),
+        st.tuples(st.just("tick"), st.integers(0, 200)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(HAPPENINGS, st.integers(0, 60))
+def test_no_identity_is_given_twice_whatever_happens(events: list[tuple[str, int]], offset: int) -> None:
+    """Times of each point strictly ascend, through restarts, gaps and changes of what is given at full rate."""
+    layout = Layout(("main/voltage_l1", "main/voltage_l1_min", "main/energy_import"), ("V", "V", "W.h"))
+    config = meter(report=2.0, nominal_voltage=230.0)
+    given_times: dict[str, int] = {}
+
+    def made() -> tuple[Chain, Statistics]:
+        last = Statistics([config], newest=lambda point: given_times.get(point, 0))
+        return Chain([PowerQuality([config]), last]), last
+
+    def check(records: list[Record]) -> None:
+        for one in readings(records):
+            assert one.time > given_times.get(one.point, 0), one
+            assert (one.value is None) == (one.quality >= quality.BAD)
+            given_times[one.point] = one.time
+
+    chain, last = made()
+    now = START + offset * STEP
+    voltages = {"sag": 150.0, "dark": 3.0}
+    for kind, number in events:
+        if kind in ("samples", "silent", "sag", "dark"):
+            value = voltages.get(kind, 230.0)
+            row = (None, None, None) if kind == "silent" else (value, value - number % 3 * 90, float(number))
+            for record in rows([row] * number, now, layout=layout):
+                check(chain.take([record]))
+            now += number * STEP
+        elif kind == "raw":
+            last.raw_until("main", ["voltage_l1", "energy_import"], now + number * STEP)
+        elif kind == "tick":
+            now += number * STEP
+            check(chain.tick(now))
+        else:
+            if kind == "restart":
+                check(chain.close())
+            if kind in ("restart", "killed"):
+                chain, last = made()
+            now += number * STEP
+    check(chain.close())
 
 
 def test_a_day_of_samples_is_as_exact_as_a_minute() -> None:
