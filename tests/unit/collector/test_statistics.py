@@ -3,24 +3,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
 import random
+import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from energy_collector import batch, quality
-from energy_collector.config import ConfigError, MeterConfig
+from energy_collector.bus import Bus
+from energy_collector.config import BusConfig, ConfigError, MeterConfig
+from energy_collector.journal import Faults
+from energy_collector.meters import make
 from energy_collector.reading import Layout, Reading, Record, readings
+from energy_collector.stages.counters import Counters
 from energy_collector.stages.power_quality import PowerQuality
 from energy_collector.stages.stage import Chain, Stage
 from energy_collector.stages.statistics import Statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .collector_support import config_of
+from .collector_support import ModbusServer, config_of, input_device
 
 START = 1_800_000_000_000
 STEP = 100
@@ -491,6 +499,41 @@ def test_bytes_saved() -> None:
         len(zlib.compress(batch.encode_body("plant-a", batch.collect(one)))) for one in (raw, reduced)
     )
     assert after * 10 < before
+
+
+def _floats(*values: float) -> list[int]:
+    return list(struct.unpack(f">{2 * len(values)}H", struct.pack(f">{len(values)}f", *values)))
+
+
+def test_the_records_of_a_real_meter() -> None:
+    """Polled over a socket, then silent: its records have other layouts then, and the same points."""
+    registers = _floats(*[230.0] * 3, *[10.0] * 3, *[2300.0] * 3, *[0.0] * 93)
+    registers[0x34:0x36] = _floats(6900.0)
+    registers[0x38:0x3A] = _floats(6900.0)
+    registers[0x48:0x4A] = _floats(12.5)
+    registers[0xC8:] = _floats(398.4, 398.4, 398.4)
+    config = replace(meter(nominal_voltage=230.0), profile="eastron-sdm630")
+    chain = Chain([Counters({"main/energy_import": None}, None, Faults()), PowerQuality([config]), stage()])
+    stamps = itertools.count(START, STEP // 4)
+    found: list[Record] = []
+
+    async def polled(port: int, count: int) -> None:
+        bus = Bus(BusConfig("hall", "modbus-tcp", "127.0.0.1", port, timeout=1.0))
+        real = make(config)
+        for _ in range(count):
+            found.extend(chain.take((await real.poll(bus, stamps.__next__)).records))
+        bus.close()
+
+    with ModbusServer([input_device(1, 0, registers)]) as server:
+        asyncio.run(polled(server.port, 5))
+    asyncio.run(polled(server.port, 2))
+    assert not found
+    end = by_point(readings(chain.close()))
+    assert end["active_power_mean"][3:] == (6900, INCOMPLETE)
+    assert end["power_factor_mean"].value == 1
+    assert end["voltage_l1_rms"].value == 230
+    assert end["voltage_unbalance_rms"].value == 0
+    assert (end["energy_import"].value, end["energy_import"].quality) == (12_500, 0)
 
 
 def test_configuration(tmp_path: Path) -> None:
