@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> int:
     # Imported here: the delivering service has no use for it.
-    from energy_collector import calibration
+    from energy_collector.stages import calibration
 
     settings = config.load(options.file)
     if settings.device_mapping.exists():

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energy_collector import __version__
-from energy_collector.calibration import Calibration
 from energy_collector.clock import SourceClock
 from energy_collector.config import Config, ConfigError, load
 from energy_collector.control import ControlServer, RequestError
@@ -22,6 +21,7 @@ from energy_collector.notify import notify, watchdog_interval
 from energy_collector.operations import Operations, iso
 from energy_collector.poller import PolledMeter
 from energy_collector.polling import Polling
+from energy_collector.stages.calibration import Calibration
 from energy_collector.writer import Writer
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from energy_collector import control, quality
 from energy_collector.buffer import Buffer
-from energy_collector.calibration import Calibration, MappingError, load
 from energy_collector.journal import Faults
 from energy_collector.learned import Learned
 from energy_collector.reading import Layout, Record, readings
+from energy_collector.stages.calibration import Calibration, MappingError, load
 
 from .collector_support import ModbusServer, Service, input_device, running, wait_for
 from .collector_support import document as service_document
@@ -198,6 +198,21 @@ def test_a_counter_that_steps_with_its_calibration_says_so(tmp_path: Path) -> No
         assert found["energy_import"] == good(5500.0)
 
     asyncio.run(run())
+
+
+def test_a_step_is_told_by_the_first_reading_that_counts(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.write({"main/energy_import": [{"from": FROM, "multiplier": 1.1}]})
+    assert (
+        site.take(YEAR, codes=bytes([quality.BAD_NO_ANSWER] * 3))["energy_import"][1] == quality.BAD_NO_ANSWER
+    )
+    # One that does not count, by what the stage of the counters says.
+    assert (
+        site.take(YEAR + 1, codes=bytes([0, quality.UNCERTAIN, 0]))["energy_import"][1] == quality.UNCERTAIN
+    )
+    site.calibration.apply([Record(LAYOUT, YEAR + 2, (1.0, 1.0, 1.0))])
+    assert site.take(YEAR + 2)["energy_import"] == (5500.0, quality.UNCERTAIN_COUNTER_RESET)
+    assert site.take(YEAR + 3)["energy_import"] == good(5500.0)
 
 
 def test_who_only_looks_sees_calibrated_values_and_uses_nothing_up(tmp_path: Path) -> None:
