@@ -14,6 +14,7 @@ from energy_collector import profiles
 from energy_collector.section import Section
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")
+PROFILES = Path("/etc/energy/profiles")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
 RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
@@ -77,6 +78,8 @@ class MeterConfig:
     pt_ratio: float = 1.0
     reverse: bool = False
     channels: tuple[ChannelConfig, ...] = ()
+    # Where the site keeps profiles of its own.
+    profiles: Path = PROFILES
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ def parse(data: Any) -> Config:
         root.fault("site", f"{site!r} is not a name of lower-case letters, digits and hyphens, at most 39")
     interval = root.number("interval", float, 0.1, 3600, 10.0)
     buses = [_bus(section) for section in root.sections("buses")]
-    meters = [_meter(section, interval, buses) for section in root.sections("meters")]
+    own = _profiles(root, faults)
+    meters = [_meter(section, interval, buses, own) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
     config = Config(
         site=site,
@@ -175,6 +179,14 @@ def _path(section: Section, key: str, default: Path) -> Path:
     if not path.is_absolute():
         section.fault(key, f"{str(path)!r} is not an absolute path")
     return path
+
+
+def _profiles(section: Section, faults: list[str]) -> Path:
+    folder = _path(section, "profiles", PROFILES)
+    if "profiles" in section.data and not folder.is_dir():
+        section.fault("profiles", f"there is no folder {folder}")
+    faults += profiles.check(folder)
+    return folder
 
 
 def _name(section: Section) -> str:
@@ -210,7 +222,7 @@ def _bus(section: Section) -> BusConfig:
     return bus
 
 
-def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterConfig:
+def _meter(section: Section, interval: float, buses: list[BusConfig], own: Path) -> MeterConfig:
     bus = section.take("bus", str)
     kinds = {one.name: one.type for one in buses}
     if bus and bus not in kinds:
@@ -222,7 +234,7 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         and not (kinds.get(bus) == "modbus-tcp" and unit in (0, 255))
     ):
         section.fault("unit", f"{unit} is not a Modbus unit id from 1 to 247 (0 and 255 only on modbus-tcp)")
-    profile = section.choice("profile", profiles.names())
+    profile = section.choice("profile", profiles.names(own))
     meter = MeterConfig(
         name=_name(section),
         bus=bus,
@@ -233,7 +245,8 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         ct_ratio=_ratio(section, "ct_ratio"),
         pt_ratio=_ratio(section, "pt_ratio"),
         reverse=section.take("reverse", bool, default=False),
-        channels=_channels(section, profile),
+        channels=_channels(section, profile, own),
+        profiles=own,
     )
     section.finish()
     return meter
@@ -249,8 +262,12 @@ def _ratio(section: Section, key: str) -> float:
     return float(match[1]) / float(match[2])
 
 
-def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
-    inputs = profiles.load(profile).inputs if profile in profiles.names() else None
+def _channels(section: Section, profile: str, own: Path) -> tuple[ChannelConfig, ...]:
+    try:
+        inputs = profiles.load(profile, own).inputs
+    except (KeyError, profiles.ProfileError):
+        # Told already.
+        inputs = None
     channels = section.section("channels", required=False)
     if inputs is None:
         return ()

@@ -17,5 +17,5 @@ KINDS: dict[str, type[Meter]] = {
 
 def make(config: MeterConfig) -> Meter:
     """The meter of a configuration."""
-    profile = profiles.load(config.profile)
+    profile = profiles.load(config.profile, config.profiles)
     return KINDS[profile.kind](config, profile)
