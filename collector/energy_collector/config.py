@@ -183,8 +183,6 @@ def _path(section: Section, key: str, default: Path) -> Path:
 
 def _profiles(section: Section, faults: list[str]) -> Path:
     folder = _path(section, "profiles", PROFILES)
-    if "profiles" in section.data and not folder.is_dir():
-        section.fault("profiles", f"there is no folder {folder}")
     faults += profiles.check(folder)
     return folder
 

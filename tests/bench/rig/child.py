@@ -23,7 +23,8 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout is not None and self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
         self._answers, self._orders = self._process.stdout, self._process.stdin
         if self._answers.readline().strip() != "ready":
             self.stop()

@@ -8,8 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ class Field:
     ports: Sequence[int]
     units: int
     interval: float
+    framing: str = "tcp"
 
     @property
     def rate(self) -> float:
@@ -45,6 +45,7 @@ class Contender:
     def __init__(self, folder: Path, broker: Broker) -> None:
         self.folder = folder / self.name
         self.broker = broker
+        self.environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collector")])}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def commands(self, field: Field) -> list[list[str]]:
@@ -62,7 +63,10 @@ class Contender:
         self.folder.mkdir(parents=True)
         for index, command in enumerate(self.commands(field)):
             with (self.folder / f"log{index}").open("wb") as log:
-                self._processes.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=_environment()))
+                environment = os.environ | self.environment
+                self._processes.append(
+                    subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+                )
 
     def check(self) -> None:
         """Raise RuntimeError when one of the processes has ended."""
@@ -84,26 +88,29 @@ class Contender:
         self._processes = []
 
 
-def _environment() -> dict[str, str]:
-    paths = [str(ROOT), str(ROOT / "collector"), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
 class Ours(Contender):
     """Both services, with the settings that they have by themselves."""
 
     name = "wattfleet"
-    python: Sequence[str] = (sys.executable, "-m", "energy_collector")
+
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        super().__init__(folder, broker)
+        self.command: Sequence[str] = (sys.executable, "-m", "energy_collector")
+
+    def run_with(self, python: str, release: Path) -> None:
+        """Run a release instead of the working tree."""
+        self.command = (python, str(release))
 
     def configuration(self, field: Field) -> dict[str, Any]:
         """The configuration file."""
         one_bus = len(field.ports) == 1
+        kind = "rtu-over-tcp" if field.framing == "rtu" else "modbus-tcp"
         return {
             "site": SITE,
             "interval": field.interval,
             "profiles": str(self.folder / "profiles"),
             "buses": [
-                {"name": f"bus-{port}", "type": "modbus-tcp", "host": "127.0.0.1", "port": port}
+                {"name": f"bus-{port}", "type": kind, "host": "127.0.0.1", "port": port}
                 for port in field.ports
             ],
             "meters": [
@@ -136,7 +143,31 @@ class Ours(Contender):
         profile.write_text(yaml.safe_dump(register_map.profile(), sort_keys=False))
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.configuration(field), sort_keys=False))
-        return [[*self.python, what, "--config", str(path)] for what in ("gateway", "persistence")]
+        return [[*self.command, what, "--config", str(path)] for what in ("gateway", "persistence")]
+
+
+class GatewayOnly(Ours):
+    """The polling service alone: what it does on the buses does not depend on the other one."""
+
+    def commands(self, field: Field) -> list[list[str]]:
+        """One service."""
+        return super().commands(field)[:1]
+
+
+class Peer(Contender):
+    """A loop around pymodbus's client, see tests/bench/rig/peers.py."""
+
+    def __init__(self, folder: Path, broker: Broker, name: str, kind: str) -> None:
+        super().__init__(folder, broker)
+        self.name, self.kind = name, kind
+        self.folder = folder / kind
+
+    def commands(self, field: Field) -> list[list[str]]:
+        """One process."""
+        module = [sys.executable, "-m", "tests.bench.rig.peers"]
+        return [
+            [*module, self.kind, str(field.interval), str(field.units), str(field.ports[0]), field.framing]
+        ]
 
 
 class Collectd(Contender):
@@ -185,16 +216,16 @@ class Prototype(Contender):
 
     name = "pymodbus"
 
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        super().__init__(folder, broker)
+        self.python = sys.executable
+
+    def run_with(self, python: str, release: Path) -> None:
+        """Run on this Python, with the pymodbus that is in our release."""
+        self.python = python
+        self.environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(release)])}
+
     def commands(self, field: Field) -> list[list[str]]:
         """One process."""
-        module = [sys.executable, "-m", "tests.bench.rig.prototype"]
+        module = [self.python, "-m", "tests.bench.rig.prototype"]
         return [[*module, str(field.interval), str(field.units), *map(str, field.ports)]]
-
-
-def wait_until(condition: Callable[[], bool], what: str, patience: float) -> None:
-    """Wait; RuntimeError when `what` does not come to be within `patience` s."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not within {patience:g} s: {what}")
-        time.sleep(0.1)

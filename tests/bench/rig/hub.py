@@ -22,6 +22,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from energy_hub.batch import read_body, read_envelope
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.unit.collector.collector_support import Authority, free_port
 
@@ -79,7 +80,7 @@ class Stub:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="ingest", protocol=mqtt.MQTTv5)
         self._client.tls_set_context(context)
         self._client.on_connect = lambda client, *_: client.subscribe(
-            [("energy/v1/+/batch", mqtt.SubscribeOptions(qos=1)), (RECEIVED, mqtt.SubscribeOptions(qos=0))]
+            [("energy/v1/+/batch", SubscribeOptions(qos=1)), (RECEIVED, SubscribeOptions(qos=0))]
         )
         self._client.on_subscribe = lambda *_: print("ready", flush=True)
         self._client.on_message = self._take

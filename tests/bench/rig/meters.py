@@ -47,9 +47,7 @@ class Unit:
         self._source = source
         self._map = registers()
         # Every unit begins elsewhere: equal neighbours would flatter a compressor.
-        self._values = [
-            one.quantity.start + source.randint(-20, 20) * one.quantity.step for one in self._map
-        ]
+        self._values = [one.quantity.start + source.randint(-20, 20) * one.quantity.step for one in self._map]
         self.image = b""
         self.change()
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 
 from pymodbus.client import AsyncModbusTcpClient
 
 from tests.bench.rig.register_map import COUNT, registers
 
 
-def decode(words: list[int]) -> list[float]:
+def decode(words: Sequence[int]) -> list[float]:
     """Values in the points' units."""
     return [
         round(client_value(word, one.quantity.type) * one.quantity.scale, one.quantity.decimals)

@@ -69,6 +69,8 @@ def profile() -> dict[str, object]:
         }
         for one in registers()
     }
-    return {"model": "Meter of the benchmarks", "source": "tests/bench/rig/register_map.py", "function": 4} | {
-        "points": points
-    }
+    return {
+        "model": "Meter of the benchmarks",
+        "source": "tests/bench/rig/register_map.py",
+        "function": 4,
+    } | {"points": points}
