@@ -25,8 +25,8 @@ HEAD = """\
 # What it costs
 
 Measured by `make bench`; what each benchmark does, and with whom it compares, is told at the top of
-`tests/bench/bench_<name>.py`. Ours and the other were measured in the same run on the same machine, in turns; figures are medians.
-The ratio is ours to the other's, and carries over to other machines better than the figures do.
+`tests/bench/bench_<name>.py`. Ours and the other were measured in the same run on the same machine, in turns; figures
+are medians. The ratio is ours to the other's, and carries over to other machines better than the figures do.
 """
 SECTION = re.compile(r"^## (?P<name>[a-z_-]+)$", re.MULTILINE)
 

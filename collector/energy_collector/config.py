@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from energy_collector import profiles
+from energy_collector.profile import Profile
 from energy_collector.section import Section
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")
@@ -78,8 +80,13 @@ class MeterConfig:
     pt_ratio: float = 1.0
     reverse: bool = False
     channels: tuple[ChannelConfig, ...] = ()
-    # Where the site keeps profiles of its own.
-    profiles: Path = PROFILES
+    # Where `profile` is one of the site's own: a configuration whose profile changes is another one.
+    own_profile: Profile | None = None
+
+    @property
+    def register_map(self) -> Profile:
+        """The profile that the meter is read by."""
+        return self.own_profile or profiles.load(self.profile)
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ def parse(data: Any) -> Config:
         root.fault("site", f"{site!r} is not a name of lower-case letters, digits and hyphens, at most 39")
     interval = root.number("interval", float, 0.1, 3600, 10.0)
     buses = [_bus(section) for section in root.sections("buses")]
-    own = _profiles(root, faults)
+    own = profiles.own(_path(root, "profiles", PROFILES), faults)
     meters = [_meter(section, interval, buses, own) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
     config = Config(
@@ -182,12 +189,6 @@ def _path(section: Section, key: str, default: Path) -> Path:
     if not path.is_absolute():
         section.fault(key, f"{str(path)!r} is not an absolute path")
     return path
-
-
-def _profiles(section: Section, faults: list[str]) -> Path:
-    folder = _path(section, "profiles", PROFILES)
-    faults += profiles.check(folder)
-    return folder
 
 
 def _name(section: Section) -> str:
@@ -223,7 +224,9 @@ def _bus(section: Section) -> BusConfig:
     return bus
 
 
-def _meter(section: Section, interval: float, buses: list[BusConfig], own: Path) -> MeterConfig:
+def _meter(
+    section: Section, interval: float, buses: list[BusConfig], own: Mapping[str, Profile]
+) -> MeterConfig:
     bus = section.take("bus", str)
     kinds = {one.name: one.type for one in buses}
     if bus and bus not in kinds:
@@ -235,7 +238,7 @@ def _meter(section: Section, interval: float, buses: list[BusConfig], own: Path)
         and not (kinds.get(bus) == "modbus-tcp" and unit in (0, 255))
     ):
         section.fault("unit", f"{unit} is not a Modbus unit id from 1 to 247 (0 and 255 only on modbus-tcp)")
-    profile = section.choice("profile", profiles.names(own))
+    profile = section.choice("profile", {*profiles.names(), *own})
     meter = MeterConfig(
         name=_name(section),
         bus=bus,
@@ -247,7 +250,7 @@ def _meter(section: Section, interval: float, buses: list[BusConfig], own: Path)
         pt_ratio=_ratio(section, "pt_ratio"),
         reverse=section.take("reverse", bool, default=False),
         channels=_channels(section, profile, own),
-        profiles=own,
+        own_profile=own.get(profile),
     )
     section.finish()
     return meter
@@ -263,12 +266,11 @@ def _ratio(section: Section, key: str) -> float:
     return float(match[1]) / float(match[2])
 
 
-def _channels(section: Section, profile: str, own: Path) -> tuple[ChannelConfig, ...]:
-    try:
-        inputs = profiles.load(profile, own).inputs
-    except (KeyError, profiles.ProfileError):
-        # Told already.
-        inputs = None
+def _channels(section: Section, profile: str, own: Mapping[str, Profile]) -> tuple[ChannelConfig, ...]:
+    known = own.get(profile)
+    if known is None and profile in profiles.names():
+        known = profiles.load(profile)
+    inputs = known.inputs if known else None
     channels = section.section("channels", required=False)
     if inputs is None:
         return ()

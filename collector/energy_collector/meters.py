@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from energy_collector import profiles
 from energy_collector.config import MeterConfig
 from energy_collector.meter import AnalogueMeter, Meter, RegisterMeter
 from energy_collector.sunspec import SunSpecMeter
@@ -17,5 +16,5 @@ KINDS: dict[str, type[Meter]] = {
 
 def make(config: MeterConfig) -> Meter:
     """The meter of a configuration."""
-    profile = profiles.load(config.profile, config.profiles)
+    profile = config.register_map
     return KINDS[profile.kind](config, profile)
