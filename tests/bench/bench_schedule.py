@@ -42,6 +42,8 @@ from tests.unit.collector.collector_support import free_port  # noqa: E402
 
 DEAD_UNIT = 7
 FIRST = 10
+FIGURES = ("share", "%"), ("share_late", "%"), ("jitter_p50", "ms"), ("jitter_p99", "ms"), ("drift", "ms")
+LABELS = {"share": "samples missed", "share_late": "samples missed in the second half"}
 MILLI = 1000.0
 
 
@@ -80,6 +82,11 @@ class Kept(NamedTuple):
     def share(self) -> float:
         """The share of samples missed."""
         return self.missed / self.due
+
+    @property
+    def share_late(self) -> float:
+        """The same of the second half, when the start is over."""
+        return self.missed_late * 2 / self.due
 
 
 def match(found: Sequence[float], start: float, interval: float, slots: int) -> dict[int, float]:
@@ -186,10 +193,10 @@ def results(scenario: Scenario, kept: dict[str, list[Kept]]) -> list[dict[str, A
         return statistics.median(float(getattr(one, what)) for one in kept[name])
 
     for peer, _ in scenario.peers:
-        for what, unit in (("share", "%"), ("jitter_p50", "ms"), ("jitter_p99", "ms"), ("drift", "ms")):
-            factor = 100.0 if what == "share" else 1.0
+        for what, unit in FIGURES:
+            factor = 100.0 if unit == "%" else 1.0
             value, against = (middle(name, what) * factor for name in ("wattfleet", peer))
-            label = "samples missed" if what == "share" else what.replace("_", " ")
+            label = LABELS.get(what, what.replace("_", " "))
             rows.append(
                 {
                     "name": f"{scenario.name}: {label} against {peer}",
