@@ -203,9 +203,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--window", type=float, default=20, metavar="S", help="their length (default: 20)")
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 10], metavar="HZ", help="default: 1 10")
     parser.add_argument("--arrangements", nargs="+", choices=["one", "many"], default=["one", "many"])
-    parser.add_argument(
-        "--only", nargs="+", choices=["wattfleet", "collectd", "pymodbus"], help="leave others out"
-    )
+    parser.add_argument("--against", nargs="+", choices=["collectd", "pymodbus"], help="default: both")
     parser.add_argument(
         "--python", default="/usr/bin/python3", help="runs the release (default: /usr/bin/python3)"
     )
@@ -236,8 +234,8 @@ def main() -> None:
         ours.run_with(options.python, pyz)
         prototype.run_with(options.python, pyz)
         contenders = [ours, Collectd(folder, bench.broker), prototype]
-        if options.only:
-            contenders = [one for one in contenders if one.name in options.only]
+        if options.against:
+            contenders = [one for one in contenders if one is ours or one.name in options.against]
         for rate in options.rates:
             for arrangement in options.arrangements:
                 endpoints = UNITS if arrangement == "many" else 1
