@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-from itertools import pairwise
 
 import pytest
 from energy_collector import profiles, quality, values
@@ -13,7 +12,6 @@ from energy_collector.config import ChannelConfig, MeterConfig
 from energy_collector.plan import plan
 from energy_collector.profile import Point, Profile
 from energy_collector.registers import decode
-from energy_collector.schedule import Backoff, Schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,33 +167,6 @@ def test_the_plans_of_the_meters_are_short() -> None:
         meter = RegisterMeter(MeterConfig("m", "b", 1, name, 10.0), profile)
         assert len(meter.blocks) == requests
         assert max(block.count for block in meter.blocks) <= profile.max_block
-
-
-def test_a_schedule_does_not_drift_and_counts_what_it_missed() -> None:
-    schedule = Schedule(100.0, 10.0)
-    for index in range(1000):
-        assert schedule.due == 100.0 + 10.0 * index
-        schedule.advance(schedule.due + 9.5)
-    assert schedule.missed == 0
-    due = schedule.due
-    schedule.advance(due + 35.0)
-    assert schedule.missed == 2
-    assert schedule.due == due + 30.0
-
-
-def test_a_dead_unit_is_asked_less_and_less_and_at_once_again_when_it_answers() -> None:
-    backoff = Backoff(10.0)
-    asked = []
-    for poll in range(200):
-        now = poll * 10.0
-        if backoff.may_ask(now):
-            asked.append(now)
-            backoff.failed(now)
-    gaps = [later - earlier for earlier, later in pairwise(asked)]
-    assert gaps[:6] == [10.0, 10.0, 20.0, 40.0, 80.0, 160.0]
-    assert max(gaps) == 300.0
-    backoff.succeeded()
-    assert backoff.may_ask(2000.0)
 
 
 class Clocks:
