@@ -44,6 +44,14 @@ MAX_RESERVE = 0.5
 LONGEST_SLEEP = 1.0
 
 
+def first_due(interval: float) -> float:
+    """The next multiple of the interval in UTC, on the monotonic clock: so that meters of all sites can be added
+    up. It is up to a millisecond later, and thereby the same for all meters of one interval."""
+    offset = math.floor((time.time() - time.monotonic()) * 1000) / 1000
+    now = time.monotonic() + offset
+    return (math.floor(now / interval) + 1) * interval - offset
+
+
 class PolledMeter:
     """A meter with its schedule and how it has fared. Times are ms UTC or None."""
 
@@ -51,9 +59,7 @@ class PolledMeter:
         self.meter = meter
         self.stamp = Stamper(clock, floor)
         interval = meter.config.interval
-        # Polls fall on multiples of the interval in UTC, so that meters of all sites can be added up.
-        first = interval - time.time() % interval
-        self.schedule = Schedule(time.monotonic() + first, interval)
+        self.schedule = Schedule(first_due(interval), interval)
         self.backoff = Backoff(interval)
         self.last_success: int | None = None
         self.last_error: str | None = None
@@ -231,7 +237,8 @@ class Poller(Traffic):
         poll = await meter.scheduled_poll(self.bus)
         now = time.monotonic()
         if poll.error is None:
-            self._usual += (now - started - self._usual) / 8
+            took = now - started
+            self._usual += (took - self._usual) / 8 if self._usual else took
         self._deliver(meter, poll)
         meter.schedule.advance(now)
         self._forgive_after_reconnect()
@@ -275,7 +282,7 @@ class Poller(Traffic):
             if ready > now:
                 look_again = min(look_again, ready)
                 continue
-            if left >= max(unit.least, min(unit.hold, unit.timeout)):
+            if left >= max(unit.least, unit.hold):
                 return meter, self._hold_until(meter, unit, now, due - MARGIN)
             # No time is left before the next poll. After an interval of that it is taken.
             if now - ready >= meter.schedule.interval:

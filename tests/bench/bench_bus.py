@@ -22,6 +22,7 @@ import statistics
 import struct
 import sys
 import time
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ async def poll(bus_config: BusConfig, units: int, interval: float, seconds: floa
         (later - earlier) / 1000
         for name, one in times.items()
         if name != f"m{DEAD}"
-        for earlier, later in zip(one, one[1:], strict=False)
+        for earlier, later in pairwise(one)
     ]
     return {
         "missed": sum(one.schedule.missed for one in healthy),
@@ -156,7 +157,9 @@ async def pymodbus_cpu(port: int, requests: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--units", type=int, default=32)
     options = parser.parse_args()
@@ -168,7 +171,11 @@ def main() -> int:
     try:
         for name, config, interval in (
             ("10 Hz, modbus-tcp", BusConfig("b", "modbus-tcp", "127.0.0.1", device), 0.1),
-            ("10 Hz, modbus-tcp, pipeline 4", BusConfig("b", "modbus-tcp", "127.0.0.1", device, pipeline=4), 0.1),
+            (
+                "10 Hz, modbus-tcp, pipeline 4",
+                BusConfig("b", "modbus-tcp", "127.0.0.1", device, pipeline=4),
+                0.1,
+            ),
             ("1 Hz, rtu-over-tcp, 1 dead", BusConfig("b", "rtu-over-tcp", "127.0.0.1", rtu), 1.0),
             ("1 Hz, modbus-tcp gateway, 1 dead", BusConfig("b", "modbus-tcp", "127.0.0.1", tcp), 1.0),
         ):

@@ -127,6 +127,8 @@ class Bus:
         if config.type == "rtu":
             self._gap = max(self._gap, FRAME_GAP, 3.5 * CHARACTER_BITS / config.baudrate)
         self._is_noisy = False
+        # Until when a Modbus TCP gateway may still wait for a unit that we have given up, and serve nobody else.
+        self._held_up_until = 0.0
         self._silent = 0
         self._sign_of_life = 0.0
         # Whether this connection has brought an answer.
@@ -235,8 +237,11 @@ class Bus:
 
     def _patience(self, unit: Unit) -> float:
         """How long the line may be held for a unit: as long as others can wait, but long enough for the unit to
-        show that it lives."""
-        return max(self.traffic.limit(unit), unit.least)
+        show that it lives; and a gateway that is held up by another one has to get free first."""
+        least = unit.least
+        if self._held_up_until:
+            least += max(self._held_up_until - time.monotonic(), 0.0)
+        return max(self.traffic.limit(unit), least)
 
     def _count(self, unit: Unit, what: str) -> None:
         unit.counters[what] += 1
@@ -255,6 +260,7 @@ class Bus:
         self.counters["connects"] += 1
         self._silent = 0
         self._is_noisy = False
+        self._held_up_until = 0.0
         self._is_proven = False
 
     def _arrived(self) -> None:
@@ -278,6 +284,7 @@ class Bus:
         now = time.monotonic()
         self._silent = 0
         self._sign_of_life = now
+        self._held_up_until = 0.0
         self._is_proven = True
         took = now - exchange.sent
         if not data[0] & 0x80:
@@ -318,6 +325,7 @@ class Bus:
                 unit.late_until = max(unit.late_until, line.heard + unit.timeout)
 
     def _stale_transaction(self, transaction: int, answer: bytes) -> None:
+        self._held_up_until = 0.0
         unit, sent = self._remembered.pop(transaction, (None, 0.0))
         if unit is None:
             self.counters["stale"] += 1
@@ -365,7 +373,13 @@ class Bus:
             self._hear_noise(line)
         self._forget(exchange)
         if not exchange.answer.done():
-            exchange.answer.set_exception(TimedOutError(exchange.deadline - exchange.sent, came))
+            waited = exchange.deadline - exchange.sent
+            exchange.answer.set_exception(
+                TimedOutError(exchange.unit.timeout, came, is_cut=waited < exchange.unit.timeout)
+            )
+        if self._is_tcp:
+            # A gateway waits for its unit as long as it likes, whatever we do; requests to others queue there.
+            self._held_up_until = exchange.sent + max(exchange.unit.timeout, exchange.unit.hold)
         self._silent += 1
         if self._silent >= SILENT_REQUESTS and now - self._sign_of_life >= self.config.timeout:
             self._silent = 0

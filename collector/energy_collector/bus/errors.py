@@ -44,12 +44,15 @@ class BusError(Exception):
 
 
 class TimedOutError(BusError):
-    """No answer in time; `came` bytes of one, perhaps."""
+    """No answer in time; `came` bytes of one, perhaps. `is_cut` says that the unit was given less than its
+    time-out, so that others were not late."""
 
     is_silence = True
 
-    def __init__(self, timeout: float, came: int = 0) -> None:
+    def __init__(self, timeout: float, came: int = 0, *, is_cut: bool = False) -> None:
         text = f"REGISTER_READ_FAILURE: no answer within {timeout * 1000:.0f} ms"
+        if is_cut:
+            text = "REGISTER_READ_FAILURE: no answer in the time that the other meters of the bus leave"
         cause = "check the device's power, its unit id, and the wiring"
         if came:
             text = f"REGISTER_READ_FAILURE: the answer ended after {came} bytes"

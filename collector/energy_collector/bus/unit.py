@@ -17,7 +17,7 @@ FAST = 0.4
 FAST_ANSWERS = 20
 # How long a unit that has never answered may hold up others that wait.
 UNKNOWN_ANSWER = 0.3
-LEAST_ANSWER = 0.05
+LEAST_ANSWER = 0.1
 # An answer that comes later than so many time-outs after its request does not come any more.
 LATEST_ANSWER = 3
 # A journal line about a unit's time-out at most so often, in s.

@@ -60,7 +60,11 @@ def test_lateness_is_told_by_rank_over_the_last_polls() -> None:
     assert lateness.percentile(0.5) is None
     for number in range(1, 101):
         lateness.add(number / 1000)
-    assert (lateness.percentile(0.5), lateness.percentile(0.99), lateness.percentile(1)) == (50.0, 99.0, 100.0)
+    assert (lateness.percentile(0.5), lateness.percentile(0.99), lateness.percentile(1)) == (
+        50.0,
+        99.0,
+        100.0,
+    )
     for _ in range(2000):
         lateness.add(0.002)
     assert lateness.percentile(0.99) == 2.0
