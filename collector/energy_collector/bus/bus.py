@@ -42,6 +42,8 @@ COUNTERS = (
 # So many requests in a row, and at least a whole time-out, without a sign of life, and the connection itself is
 # suspected.
 SILENT_REQUESTS = 3
+# A new connection that brings no answer either is not the cure; the next one waits twice as long, up to so many.
+MAX_SILENT_REQUESTS = 48
 # After bytes that belong to nobody, the line has to be quiet for so long, in s: longer than the pauses in a
 # frame that comes through a USB adapter (16 ms) or in several packets.
 QUIET = 0.1
@@ -130,6 +132,7 @@ class Bus:
         # Until when a Modbus TCP gateway may still wait for a unit that we have given up, and serve nobody else.
         self._held_up_until = 0.0
         self._silent = 0
+        self._patient_for = SILENT_REQUESTS
         self._sign_of_life = 0.0
         # Whether this connection has brought an answer.
         self._is_proven = False
@@ -286,6 +289,7 @@ class Bus:
         self._sign_of_life = now
         self._held_up_until = 0.0
         self._is_proven = True
+        self._patient_for = SILENT_REQUESTS
         took = now - exchange.sent
         if not data[0] & 0x80:
             exchange.unit.answered(took)
@@ -381,7 +385,9 @@ class Bus:
             # A gateway waits for its unit as long as it likes, whatever we do; requests to others queue there.
             self._held_up_until = exchange.sent + max(exchange.unit.timeout, exchange.unit.hold)
         self._silent += 1
-        if self._silent >= SILENT_REQUESTS and now - self._sign_of_life >= self.config.timeout:
+        if self._silent >= self._patient_for and now - self._sign_of_life >= self.config.timeout:
+            if not self._is_proven:
+                self._patient_for = min(2 * self._patient_for, MAX_SILENT_REQUESTS)
             self._silent = 0
             self._connector.drop()
             self._fail_all(ConnectionAbortedError("the device was silent for too long"))

@@ -66,7 +66,8 @@ class Peer:
                 request = await reader.readexactly(self._size)
                 self.requests.append(request)
                 await self._answer(request, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            # The last is the end of the test.
             writer.close()
 
 
@@ -90,6 +91,7 @@ class SerialGateway:
         self._patience = patience
         self._under_way = 0
         self._line = asyncio.Lock()
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> SerialGateway:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -99,7 +101,13 @@ class SerialGateway:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
 
+    def forget(self) -> None:
+        """Lose all connections, as by a restart."""
+        for writer in self._writers:
+            writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         self.connections += 1
         self.most_connections = max(self.most_connections, self.connections)
         tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +118,7 @@ class SerialGateway:
                 task = asyncio.create_task(self._take(request, writer))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             writer.close()
         finally:
             self.connections -= 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -117,11 +118,10 @@ def mbpoll(*arguments: str) -> tuple[int, str]:
 def test_mbpoll_reads_the_labs_meters(tmp_path: Path) -> None:
     port, control = free_port(), tmp_path / "control.sock"
     description = tmp_path / "meters.json"
-    description.write_text(
-        '{"epoch": "2026-11-01T00:00:00Z", "sites": [{"site": "a", "netns": null, "seed": 7, "timezone": "UTC",'
-        ' "listeners": [{"address": "127.0.0.1", "port": %d, "framing": "tcp", "units":'
-        ' [{"unit": 5, "model": "eastron-sdm630", "name": "main", "role": "main"}]}]}]}' % port
-    )
+    unit = {"unit": 5, "model": "eastron-sdm630", "name": "main", "role": "main"}
+    listener = {"address": "127.0.0.1", "port": port, "framing": "tcp", "units": [unit]}
+    site = {"site": "a", "netns": None, "seed": 7, "timezone": "UTC", "listeners": [listener]}
+    description.write_text(json.dumps({"epoch": "2026-11-01T00:00:00Z", "sites": [site]}))
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "wattfleet_lab.meters"),
