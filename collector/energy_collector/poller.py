@@ -167,7 +167,7 @@ class Poller(Traffic):
         """Poll until cancelled."""
         if not self.meters:
             return
-        self.bus.traffic = self
+        alone, self.bus.traffic = self.bus.traffic, self
         for meter in self.meters:
             self._await_due(meter)
         workers = [
@@ -182,6 +182,7 @@ class Poller(Traffic):
             for timer in self._silent.values():
                 if timer is not None:
                     timer.cancel()
+            self.bus.traffic = alone
             self.bus.close()
 
     # What the bus asks us about each request.

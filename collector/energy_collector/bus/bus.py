@@ -190,8 +190,7 @@ class Bus:
                 return pauses[retries]
         # A gateway that was restarted, or that has hung up while nobody asked, says so only when it is asked.
         # On RTU framing the first request may have gone through, and its answer would be one too many.
-        elif isinstance(error, NoConnectionError) and self._is_tcp and self._is_proven:
-            self._is_proven = False
+        elif isinstance(error, NoConnectionError) and self._is_tcp and error.had_answered and not retries:
             return 0.0
         return -1.0
 
@@ -216,7 +215,7 @@ class Bus:
             try:
                 line.write(frame)
             except OSError as error:
-                raise NoConnectionError(self.config.endpoint, error) from error
+                raise self._lost(error) from error
             exchange.sent = time.monotonic()
             exchange.deadline = exchange.sent + timeout
             stamped = stamp()
@@ -371,10 +370,11 @@ class Bus:
     def _time_out(self, exchange: Exchange, now: float) -> None:
         came = 0
         line = self._connector.line
-        if not self._is_tcp and line is not None and line.buffer:
+        if line is not None and line.buffer and len(self._flight) == 1:
             came = len(line.buffer)
             self._count(exchange.unit, "short")
-            self._hear_noise(line)
+            if not self._is_tcp:
+                self._hear_noise(line)
         self._forget(exchange)
         if not exchange.answer.done():
             waited = exchange.deadline - exchange.sent
@@ -415,7 +415,10 @@ class Bus:
             if not self._is_tcp:
                 self._owes(exchange, 1)
             if not exchange.answer.done():
-                exchange.answer.set_exception(NoConnectionError(self.config.endpoint, error))
+                exchange.answer.set_exception(self._lost(error))
+
+    def _lost(self, error: OSError) -> NoConnectionError:
+        return NoConnectionError(self.config.endpoint, error, had_answered=self._is_proven)
 
     # Before the next request.
 

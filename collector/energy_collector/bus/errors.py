@@ -103,7 +103,8 @@ class BadFrameError(BusError):
 
 
 class NoConnectionError(BusError):
-    """The endpoint cannot be reached, or has hung up."""
+    """The endpoint cannot be reached, or has hung up; `had_answered` says that it was on a connection that had
+    worked until then."""
 
     CAUSES = (
         (
@@ -128,7 +129,8 @@ class NoConnectionError(BusError):
         ),
     )
 
-    def __init__(self, endpoint: str, error: OSError) -> None:
+    def __init__(self, endpoint: str, error: OSError, *, had_answered: bool = False) -> None:
+        self.had_answered = had_answered
         label = errno.errorcode.get(error.errno or 0, "CONNECTION_LOST")
         cause = "the device or a router in between hung up; the connection is opened again at the next poll"
         for codes, known_label, known_cause in self.CAUSES:
