@@ -294,7 +294,7 @@ class Poller(Traffic):
     def _hold_until(self, meter: PolledMeter, unit: Unit, now: float, left_until: float) -> float:
         if now + unit.timeout <= left_until or meter.backoff.failures % 2:
             return left_until
-        if unit.usual is None and meter.backoff.wait >= 256:
+        if unit.longest is None and meter.backoff.wait >= 256:
             return now + unit.timeout
         return max(self._latest(), left_until)
 

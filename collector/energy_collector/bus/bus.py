@@ -24,7 +24,7 @@ from energy_collector.bus.framing import Exchange, Framing, RtuFraming, TcpFrami
 from energy_collector.bus.line import Line
 from energy_collector.bus.requests import Request
 from energy_collector.bus.turns import Turns
-from energy_collector.bus.unit import LATEST_ANSWER, Unit
+from energy_collector.bus.unit import LATEST_ANSWER, LEAST, LEAST_SERIAL, Unit
 from energy_collector.config import BusConfig
 
 COUNTERS = (
@@ -52,6 +52,7 @@ MAX_NOISE = 5.0
 # Modbus over Serial Line V1.02, 2.5.1.1: 3.5 characters between frames, 1.75 ms above 19200 baud.
 FRAME_GAP = 0.00175
 CHARACTER_BITS = 11
+LONGEST_FRAME = 256
 # How long a busy device is left alone before it is asked again, in s. 05 says that it works on it, 06 that it
 # cannot take the request now.
 BUSY_PAUSES = {0x05: (0.2, 0.4), 0x06: (0.05, 0.1, 0.2)}
@@ -126,7 +127,9 @@ class Bus:
         self._remembered: OrderedDict[int, tuple[Unit, float]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._gap = config.request_gap
+        self._least = LEAST if self._is_tcp else LEAST_SERIAL
         if config.type == "rtu":
+            self._least += LONGEST_FRAME * CHARACTER_BITS / config.baudrate
             self._gap = max(self._gap, FRAME_GAP, 3.5 * CHARACTER_BITS / config.baudrate)
         self._is_noisy = False
         # Until when a Modbus TCP gateway may still wait for a unit that we have given up, and serve nobody else.
@@ -146,7 +149,7 @@ class Bus:
         """What is known of a unit."""
         unit = self._units.get(number)
         if unit is None:
-            unit = self._units[number] = Unit(self.config.name, number, self.config.timeout)
+            unit = self._units[number] = Unit(self.config.name, number, self.config.timeout, self._least)
             self.unit_counters[number] = unit.counters
         return unit
 

@@ -15,9 +15,10 @@ MAX_TIMEOUT = 3.0
 SLOW = 0.7
 FAST = 0.4
 FAST_ANSWERS = 20
-# How long a unit that has never answered may hold up others that wait.
-UNKNOWN_ANSWER = 0.3
-LEAST_ANSWER = 0.1
+# No unit is given less than this, however many wait: a unit on a serial line, or one that has not answered yet, and
+# any other one. The longest of the last answers counts three times.
+LEAST_SERIAL = 0.3
+LEAST = 0.1
 # An answer that comes later than so many time-outs after its request does not come any more.
 LATEST_ANSWER = 3
 # A journal line about a unit's time-out at most so often, in s.
@@ -27,12 +28,13 @@ TOLD_INTERVAL = 600.0
 class Unit:
     """One unit of a bus. Times are on the monotonic clock, in s."""
 
-    def __init__(self, bus: str, number: int, timeout: float) -> None:
+    def __init__(self, bus: str, number: int, timeout: float, least: float = LEAST) -> None:
+        """`least` is what any of its answers may take, whatever the last ones took."""
         self.number = number
         self.timeout = timeout
         self.counters: Counter[str] = Counter()
-        # How long its answers take, smoothed; None before the first one.
-        self.usual: float | None = None
+        # The longest of its last answers; None before the first one.
+        self.longest: float | None = None
         # How long it holds a gateway up while it is dead, as the last such time has shown.
         self.hold = 0.0
         # The request whose answer may still come, and until when. It matters only where answers carry no
@@ -40,6 +42,7 @@ class Unit:
         self.late: Request | None = None
         self.late_until = 0.0
         self._bus = bus
+        self._least = least
         self._configured = timeout
         self._fast = 0
         self._told = -TOLD_INTERVAL
@@ -47,13 +50,17 @@ class Unit:
     @property
     def least(self) -> float:
         """The time that it needs at least to show that it lives."""
-        if self.usual is None:
-            return min(self.timeout, UNKNOWN_ANSWER)
-        return min(self.timeout, max(3 * self.usual, LEAST_ANSWER))
+        if self.longest is None:
+            return min(self.timeout, max(LEAST_SERIAL, self._least))
+        return min(self.timeout, max(3 * self.longest, self._least))
 
     def answered(self, took: float) -> None:
         """A sound answer has come."""
-        self.usual = took if self.usual is None else self.usual + (took - self.usual) / 8
+        if self.longest is None or took > self.longest:
+            self.longest = took
+        else:
+            # A long one is forgotten over some fifty others.
+            self.longest += (took - self.longest) / 64
         self.hold = 0.0
         if took > SLOW * self.timeout:
             self.raise_timeout(f"an answer took {took * 1000:.0f} ms")
