@@ -50,6 +50,11 @@ class BusConfig:
     parity: str = "N"
     stopbits: int = 1
     timeout: float = 1.0
+    request_gap: float = 0.0
+    connect_delay: float = 0.0
+    keepalive: int = 30
+    user_timeout: float = 5.0
+    pipeline: int = 1
 
     @property
     def endpoint(self) -> str:
@@ -234,6 +239,7 @@ def _bus(section: Section) -> BusConfig:
     name = _name(section)
     kind = section.choice("type", BUS_TYPES)
     timeout = section.number("timeout", float, 0.05, 30, 1.0)
+    request_gap = section.number("request_gap", float, 0, 1, 0.0)
     if kind == "rtu":
         baudrate = section.take("baudrate", int, 9600)
         if baudrate not in BAUDRATES:
@@ -246,12 +252,26 @@ def _bus(section: Section) -> BusConfig:
             parity=section.choice("parity", ("N", "E", "O"), "N"),
             stopbits=section.number("stopbits", int, 1, 2, 1),
             timeout=timeout,
+            request_gap=request_gap,
         )
         if "device" not in section.data:
             section.fault("device", "missing")
     else:
         host = section.take("host", str)
-        bus = BusConfig(name, kind, host, section.number("port", int, 1, 65535, 502), timeout=timeout)
+        bus = BusConfig(
+            name,
+            kind,
+            host,
+            section.number("port", int, 1, 65535, 502),
+            timeout=timeout,
+            request_gap=request_gap,
+            connect_delay=section.number("connect_delay", float, 0, 10, 0.0),
+            keepalive=section.number("keepalive", int, 1, 3600, BusConfig.keepalive),
+            user_timeout=section.number("user_timeout", float, 0.5, 300, BusConfig.user_timeout),
+            pipeline=section.number("pipeline", int, 1, 16, 1),
+        )
+        if bus.pipeline > 1 and kind != "modbus-tcp":
+            section.fault("pipeline", "only answers on modbus-tcp can be told apart by their transaction")
     section.finish()
     return bus
 

@@ -8,7 +8,6 @@ import random
 import struct
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 
 import pytest
 from energy_collector import profiles, quality, values
@@ -18,7 +17,6 @@ from energy_collector.config import ChannelConfig, MeterConfig
 from energy_collector.meters import make
 from energy_collector.profile import Bits, Point, Profile, point_name
 from energy_collector.registers import HIGH_FIRST, TYPES, Field, Order, Unpacker
-from energy_collector.schedule import Backoff, Schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -326,33 +324,6 @@ def test_a_channel_says_where_its_wire_counts_as_broken() -> None:
 def test_voltage_input() -> None:
     assert values.from_channel(0, 65535, channel("0-10V", -50, 50)).value == -50
     assert values.from_channel(65535, 65535, channel("0-10V", -50, 50)).value == 50
-
-
-def test_a_schedule_does_not_drift_and_counts_what_it_missed() -> None:
-    schedule = Schedule(100.0, 10.0)
-    for index in range(1000):
-        assert schedule.due == 100.0 + 10.0 * index
-        schedule.advance(schedule.due + 9.5)
-    assert schedule.missed == 0
-    due = schedule.due
-    schedule.advance(due + 35.0)
-    assert schedule.missed == 2
-    assert schedule.due == due + 30.0
-
-
-def test_a_dead_unit_is_asked_less_and_less_and_at_once_again_when_it_answers() -> None:
-    backoff = Backoff(10.0)
-    asked = []
-    for poll in range(200):
-        now = poll * 10.0
-        if backoff.may_ask(now):
-            asked.append(now)
-            backoff.failed(now)
-    gaps = [later - earlier for earlier, later in pairwise(asked)]
-    assert gaps[:6] == [10.0, 10.0, 20.0, 40.0, 80.0, 160.0]
-    assert max(gaps) == 300.0
-    backoff.succeeded()
-    assert backoff.may_ask(2000.0)
 
 
 class Clocks:
