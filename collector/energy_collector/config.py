@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import yaml
 
 from energy_collector import profiles
+from energy_collector.profile import Profile
 from energy_collector.section import Section, near
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")
+PROFILES = Path("/etc/energy/profiles")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
 RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
@@ -93,6 +96,13 @@ class MeterConfig:
     max_power: float | None = None
     nominal_voltage: float | None = None
     nominal_frequency: float = 50.0
+    # Where `profile` is one of the site's own: a configuration whose profile changes is another one.
+    own_profile: Profile | None = None
+
+    @property
+    def register_map(self) -> Profile:
+        """The profile that the meter is read by."""
+        return self.own_profile or profiles.load(self.profile)
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,8 @@ def parse(data: Any) -> Config:
         root.fault("site", f"{site!r} is not a name of lower-case letters, digits and hyphens, at most 39")
     interval = root.number("interval", float, 0.1, 3600, 10.0)
     buses = [_bus(section) for section in root.sections("buses")]
-    meters = [_meter(section, interval, buses) for section in root.sections("meters")]
+    own = profiles.own(_path(root, "profiles", PROFILES), faults)
+    meters = [_meter(section, interval, buses, own) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
     buffer = _buffer(root.section("buffer", required=False))
     config = Config(
@@ -245,7 +256,9 @@ def _bus(section: Section) -> BusConfig:
     return bus
 
 
-def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterConfig:
+def _meter(
+    section: Section, interval: float, buses: list[BusConfig], own: Mapping[str, Profile]
+) -> MeterConfig:
     bus = section.take("bus", str)
     kinds = {one.name: one.type for one in buses}
     if bus and bus not in kinds:
@@ -257,7 +270,7 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         and not (kinds.get(bus) == "modbus-tcp" and unit in (0, 255))
     ):
         section.fault("unit", f"{unit} is not a Modbus unit id from 1 to 247 (0 and 255 only on modbus-tcp)")
-    profile = section.choice("profile", profiles.names())
+    profile = section.choice("profile", {*profiles.names(), *own})
     meter = MeterConfig(
         name=_name(section),
         bus=bus,
@@ -268,9 +281,10 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         ct_ratio=_ratio(section, "ct_ratio"),
         pt_ratio=_ratio(section, "pt_ratio"),
         reverse=section.take("reverse", bool, default=False),
-        channels=_channels(section, profile),
+        channels=_channels(section, profile, own),
+        own_profile=own.get(profile),
         report=_optional(section, "report", 1, 86400),
-        raw=_raw(section, profile),
+        raw=_raw(section, profile, own),
         max_power=_optional(section, "max_power", 1, 1e10),
         nominal_voltage=_optional(section, "nominal_voltage", 1, 1e6),
         nominal_frequency=section.number("nominal_frequency", float, 16, 60, 50.0),
@@ -288,11 +302,18 @@ def _optional(section: Section, key: str, low: float, high: float) -> float | No
     return section.number(key, float, low, high) if key in section.data else None
 
 
-def _raw(section: Section, profile: str) -> tuple[str, ...]:
+def _known(profile: str, own: Mapping[str, Profile]) -> Profile | None:
+    """None for one that does not exist, which has been told already."""
+    if profile in own:
+        return own[profile]
+    return profiles.load(profile) if profile in profiles.names() else None
+
+
+def _raw(section: Section, profile: str, own: Mapping[str, Profile]) -> tuple[str, ...]:
     names = section.take("raw", list, [])
-    if profile not in profiles.names():
+    known = _known(profile, own)
+    if known is None:
         return ()
-    known = profiles.load(profile)
     points = [*known.points, *(point for model in known.models for point in model.points)]
     allowed = {point.name for point in points} | set(section.data.get("channels") or ())
     # Of a meter that is wired the other way round, imports are exports.
@@ -331,8 +352,9 @@ def _ratio(section: Section, key: str) -> float:
     return float(match[1]) / float(match[2])
 
 
-def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
-    inputs = profiles.load(profile).inputs if profile in profiles.names() else None
+def _channels(section: Section, profile: str, own: Mapping[str, Profile]) -> tuple[ChannelConfig, ...]:
+    known = _known(profile, own)
+    inputs = known.inputs if known else None
     channels = section.section("channels", required=False)
     if inputs is None:
         return ()
@@ -368,10 +390,10 @@ def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
 
 def _points(section: Section, meter: MeterConfig) -> tuple[str, ...]:
     names = section.take("points", list, [])
-    if meter.profile not in profiles.names():
+    if meter.own_profile is None and meter.profile not in profiles.names():
         return ()
     known = [channel.name for channel in meter.channels]
-    known += profiles.load(meter.profile).point_names(reverse=meter.reverse)
+    known += meter.register_map.point_names(reverse=meter.reverse)
     for name in names:
         if name not in known:
             section.fault("points", f"{name!r} is not a point of {meter.profile}{near(str(name), known)}")

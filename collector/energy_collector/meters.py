@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from energy_collector import profiles
 from energy_collector.blocks import AnalogueMeter, RegisterMeter
 from energy_collector.config import MeterConfig
 from energy_collector.learned import Learned
@@ -19,5 +18,5 @@ KINDS: dict[str, type[Meter]] = {
 
 def make(config: MeterConfig, learned: Learned | None = None) -> Meter:
     """The meter of a configuration."""
-    profile = profiles.load(config.profile)
+    profile = config.register_map
     return KINDS[profile.kind](config, profile, learned)
