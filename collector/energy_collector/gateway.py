@@ -38,7 +38,7 @@ class Gateway:
         self._started = int(time.time() * 1000)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises BufferUnusableError or OSError when it cannot start."""
+        """Serve until SIGTERM or SIGINT. Raises OSError when it cannot start."""
         self._writer.open()
         try:
             await self._serve()
@@ -47,13 +47,11 @@ class Gateway:
 
     async def _serve(self) -> None:
         newest = self._writer.newest
-        clock = SourceClock(max(newest.values(), default=0))
+        clock = SourceClock(newest)
         buses = {bus.name: Bus(bus) for bus in self.config.buses}
         meters = {}
         for one in self.config.meters:
-            meter = make(one)
-            floor = max((newest.get(point, 0) for point in meter.points), default=0)
-            meters[one.name] = PolledMeter(meter, clock, floor)
+            meters[one.name] = PolledMeter(make(one), clock, newest)
         self._operations = Operations(buses, meters, clock)
         pollers = [
             Poller(
