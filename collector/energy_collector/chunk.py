@@ -21,6 +21,8 @@ from energy_collector.reading import Layout, Record
 # Number of the layout, time in ms UTC, what follows.
 HEAD = struct.Struct("<IqB")
 CHECKSUM = struct.Struct("<I")
+# Chunks of up to so many bytes are deflated.
+DEFLATED = 16 << 10
 # Readings in neighbours that are joined.
 JOINED = 4000
 # Values; values and a quality for each; a quality for each and no value.
@@ -162,16 +164,22 @@ def join(chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def protect(data: bytes) -> bytes:
-    """The bytes with their checksum in front: SQLite has none of its own outside of the write-ahead log."""
-    return CHECKSUM.pack(zlib.crc32(data)) + data
+    """The bytes as they are stored: with a checksum in front, since SQLite has none of its own outside of the
+    write-ahead log, and deflated when they are few.
+
+    A commit of few readings weighs on flash by the pages that it touches. One of many fills its blocks anyway, and
+    would cost too much processor time.
+    """
+    stored = b"Z" + zlib.compress(data, 1) if len(data) <= DEFLATED else b"R" + data
+    return CHECKSUM.pack(zlib.crc32(stored)) + stored
 
 
 def check(stored: bytes) -> bytes:
     """The bytes that were protected; raises CorruptError."""
-    data = stored[CHECKSUM.size :]
-    if len(stored) < CHECKSUM.size or CHECKSUM.unpack_from(stored)[0] != zlib.crc32(data):
+    content = stored[CHECKSUM.size :]
+    if len(stored) <= CHECKSUM.size or CHECKSUM.unpack_from(stored)[0] != zlib.crc32(content):
         raise CorruptError("a checksum is wrong")
-    return data
+    return zlib.decompress(content[1:]) if content[:1] == b"Z" else content[1:]
 
 
 def unpack(data: bytes, layouts: Mapping[int, Layout]) -> Iterator[Packed]:
