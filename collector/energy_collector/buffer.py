@@ -391,10 +391,20 @@ class Buffer:
 
     def settle(self) -> None:
         """Delete what was freed, in a transaction of its own. Raises sqlite3.Error; it may be tried again then."""
-        if self._freed:
-            with self._file.transaction():
-                self._delete_freed()
-            self._freed.clear()
+        if not self._freed:
+            return
+        try:
+            self._settle()
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error) or not self._file.release():
+                raise
+            self._settle()
+        self._freed.clear()
+        self._file.reserve()
+
+    def _settle(self) -> None:
+        with self._file.transaction():
+            self._delete_freed()
 
     def _delete_freed(self) -> None:
         self._db.executemany("DELETE FROM batches WHERE sequence = ?", [(one,) for one in self._freed])

@@ -18,7 +18,6 @@ from energy_collector.buffer import Buffer, BufferUnusableError
 from energy_collector.bus import Bus
 from energy_collector.clock import SourceClock
 from energy_collector.gateway import Gateway
-from energy_collector.identity import IdentityError
 from energy_collector.journal import set_up
 from energy_collector.meters import make
 from energy_collector.operations import Operations, iso
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             _complain(fault)
         return FAILED
-    except (BufferUnusableError, IdentityError, control.NotRunningError, OSError) as error:
+    except (BufferUnusableError, control.NotRunningError, OSError) as error:
         _complain(str(error))
         return FAILED
     except KeyboardInterrupt:
@@ -97,11 +96,16 @@ def _gateway(options: argparse.Namespace) -> int:
 
 def _persistence(options: argparse.Namespace) -> int:
     # Imported here: the polling service has no need of TLS and MQTT, and saves their memory.
+    from energy_collector.identity import IdentityError
     from energy_collector.persistence import Persistence
 
     settings = config.load(options.config)
     _become_service()
-    Persistence(settings).run()
+    try:
+        Persistence(settings).run()
+    except IdentityError as error:
+        _complain(str(error))
+        return FAILED
     return OK
 
 

@@ -50,7 +50,7 @@ class Writer(threading.Thread):
         self.lost = 0
         self._faults = faults
         self._buffer: Buffer | None = None
-        self._failure = ""
+        self.failure = ""
         self._retry_at = 0.0
         # What follows is shared between threads.
         self._changed = threading.Condition()
@@ -181,7 +181,7 @@ class Writer(threading.Thread):
             self._to_file(lambda: self._file.committed(list(self._pending), self._packer.new))
 
     def _fail(self, text: str) -> None:
-        self._failure = text
+        self.failure = text
         self._retry_at = time.monotonic() + RETRY
         self._faults.report("buffer", f"{text}; readings are held in memory", CAUSE)
 
@@ -271,7 +271,7 @@ class Writer(threading.Thread):
 
     def _state(self) -> dict[str, Any]:
         if self._buffer is None:
-            return {"error": self._failure}
+            return {"error": self.failure}
         try:
             state = asdict(self._buffer.state())
         except sqlite3.Error as error:
