@@ -36,7 +36,8 @@ class CorruptError(Exception):
 class Chunk(NamedTuple):
     """Packed records. `number` is that of the first reading; `first` and `last` are the oldest and the newest time.
 
-    `until` is set while the times are provisional: see energy_collector.clock.
+    While the times are provisional, they are the time since the boot plus `offset`, and may move until the boot time
+    `until`, all in ms: see energy_collector.clock.
     """
 
     number: int
@@ -45,6 +46,15 @@ class Chunk(NamedTuple):
     last: int
     data: bytes
     until: int | None = None
+    offset: int = 0
+
+    def moved(self, right: int | None, layouts: Mapping[int, Layout]) -> Chunk:
+        """The same with times that are no longer provisional: the right offset is known, or will never be."""
+        if self.until is None or right is None:
+            return self._replace(until=None, offset=0)
+        by = right - self.offset
+        data = shift(self.data, by, layouts)
+        return Chunk(self.number, self.readings, self.first + by, self.last + by, data)
 
 
 class Packed(NamedTuple):
@@ -104,7 +114,9 @@ class Packer:
         self._by_identity[id(layout)] = (layout, number)
         return number
 
-    def pack(self, number: int, records: Sequence[Record], until: int | None = None) -> Chunk:
+    def pack(
+        self, number: int, records: Sequence[Record], until: int | None = None, offset: int = 0
+    ) -> Chunk:
         """A chunk of at least one record; `number` is that of its first reading."""
         parts = []
         count = 0
@@ -112,7 +124,7 @@ class Packer:
             parts.append(_pack(self.number(record.layout), record))
             count += len(record.values)
         times = [record.time for record in records]
-        return Chunk(number, count, min(times), max(times), b"".join(parts), until)
+        return Chunk(number, count, min(times), max(times), b"".join(parts), until, offset)
 
 
 def _pack(layout: int, record: Record) -> bytes:
@@ -139,13 +151,13 @@ def _without_infinities(values: Sequence[float], codes: bytes) -> tuple[Sequence
 
 
 def join(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Fewer chunks with the same readings: neighbours become one, unless the one's times are provisional and the
-    other's are not, or they are so many that a batch could not take them whole."""
+    """Fewer chunks with the same readings: neighbours become one, unless the times of one are provisional and those of
+    the other are not, or they are so many that a batch could not take them whole."""
     runs: list[list[Chunk]] = []
     readings = 0
     for one in chunks:
         readings += one.readings
-        if runs and readings <= JOINED and (runs[-1][-1].until is None) == (one.until is None):
+        if runs and readings <= JOINED and _provisional(runs[-1][-1]) == _provisional(one):
             runs[-1].append(one)
         else:
             runs.append([one])
@@ -158,9 +170,14 @@ def join(chunks: Sequence[Chunk]) -> list[Chunk]:
             max(one.last for one in run),
             b"".join(one.data for one in run),
             run[-1].until,
+            run[-1].offset,
         )
         for run in runs
     ]
+
+
+def _provisional(one: Chunk) -> tuple[bool, int]:
+    return one.until is not None, one.offset
 
 
 def protect(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from energy_collector import __version__, config, control, quality
-from energy_collector.buffer import Buffer, BufferUnusableError
+from energy_collector.buffer import Buffer, BufferReplacedError, BufferUnusableError
 from energy_collector.bus import Bus
 from energy_collector.clock import SourceClock
 from energy_collector.gateway import Gateway
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             _complain(fault)
         return FAILED
-    except (BufferUnusableError, control.NotRunningError, OSError) as error:
+    except (BufferUnusableError, BufferReplacedError, control.NotRunningError, OSError) as error:
         _complain(str(error))
         return FAILED
     except KeyboardInterrupt:

@@ -102,6 +102,14 @@ class BufferConfig:
 
 
 @dataclass(frozen=True)
+class ClockConfig:
+    """When the clock counts as wrong, and how long (s) readings wait for it to be right."""
+
+    require_sync: bool = False
+    hold: float = 3600.0
+
+
+@dataclass(frozen=True)
 class BatchConfig:
     """When a batch is sealed, and when it is sent again. Times in s."""
 
@@ -122,6 +130,7 @@ class Config:
     signing_key: Path = Path("/var/lib/energy/signing.key")
     buffer: BufferConfig = field(default_factory=BufferConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
 
@@ -165,6 +174,7 @@ def parse(data: Any) -> Config:
         signing_key=_path(root, "signing_key", Config.signing_key),
         buffer=buffer,
         batch=_batch(root.section("batch", required=False), buffer.commit_interval),
+        clock=_clock(root.section("clock", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=control_socket,
     )
@@ -340,3 +350,12 @@ def _batch(section: Section, commit_interval: float) -> BatchConfig:
     )
     section.finish()
     return batch
+
+
+def _clock(section: Section) -> ClockConfig:
+    clock = ClockConfig(
+        section.take("require_sync", bool, default=ClockConfig.require_sync),
+        section.number("hold", float, 120, 86400, ClockConfig.hold),
+    )
+    section.finish()
+    return clock

@@ -12,7 +12,7 @@ from typing import Any
 
 from energy_collector import __version__
 from energy_collector.bus import Bus
-from energy_collector.clock import SourceClock
+from energy_collector.clock import SourceClock, synchronised
 from energy_collector.config import Config
 from energy_collector.control import ControlServer, RequestError
 from energy_collector.journal import Faults, log
@@ -47,17 +47,23 @@ class Gateway:
 
     async def _serve(self) -> None:
         newest = self._writer.newest
-        clock = SourceClock(newest)
+        rules = self.config.clock
+        clock = SourceClock(
+            newest,
+            settled=self._writer.settled,
+            hold=rules.hold,
+            in_sync=synchronised if rules.require_sync else None,
+        )
+        self._writer.follow(clock)
         buses = {bus.name: Bus(bus) for bus in self.config.buses}
         meters = {}
         for one in self.config.meters:
-            meters[one.name] = PolledMeter(make(one), clock, newest)
+            meters[one.name] = PolledMeter(make(one), clock, self._writer.settled)
         self._operations = Operations(buses, meters, clock)
         pollers = [
             Poller(
                 bus,
                 [one for one in meters.values() if one.meter.config.bus == name],
-                clock,
                 self._writer.put,
                 self._faults,
             )

@@ -71,13 +71,11 @@ class Poller:
         self,
         bus: Bus,
         meters: list[PolledMeter],
-        clock: SourceClock,
         sink: Callable[[list[Record]], None],
         faults: Faults,
     ) -> None:
         self.bus = bus
         self.meters = meters
-        self._clock = clock
         self._sink = sink
         self._faults = faults
 
@@ -90,23 +88,11 @@ class Poller:
                 meter = min(self.meters, key=lambda one: one.schedule.due)
                 await asyncio.sleep(max(meter.schedule.due - time.monotonic(), 0))
                 poll = await meter.scheduled_poll(self.bus)
-                self._sink(self._with_clock(poll.records))
+                self._sink(poll.records)
                 self._tell(meter, poll.error)
                 meter.schedule.advance(time.monotonic())
         finally:
             self.bus.close()
-
-    def _with_clock(self, records: list[Record]) -> list[Record]:
-        """Good readings taken while the clock was wrong say so."""
-        if self._clock.is_right:
-            return records
-        doubtful = bytes([quality.UNCERTAIN_CLOCK])
-        return [
-            one._replace(
-                qualities=(one.qualities or bytes(len(one.values))).replace(bytes([quality.GOOD]), doubtful)
-            )
-            for one in records
-        ]
 
     def _tell(self, meter: PolledMeter, error: BusError | None) -> None:
         config = meter.meter.config

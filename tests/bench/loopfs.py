@@ -24,8 +24,9 @@ class LoopFs:
         self._device = ""
         with image.open("wb") as file:
             file.truncate(size)
-        quiet = ["-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"] if kind == "ext4" else ["-q", "-f"]
-        run(f"mkfs.{kind}", *quiet, image)
+        # Small ext4 file systems have blocks of 1 KiB unless told otherwise; no gateway has one so small.
+        ext4 = ["-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"]
+        run(f"mkfs.{kind}", "-q", *(ext4 if kind == "ext4" else ["-f"]), image)
 
     def __enter__(self) -> LoopFs:
         self.folder.mkdir(exist_ok=True)

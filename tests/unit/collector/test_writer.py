@@ -258,9 +258,7 @@ def filled(path: Path, *, with_log: bool) -> None:
         "sys.argv[2] == 'stop' and buffer.close(); os._exit(0)"
     )
     how = "kill" if with_log else "stop"
-    subprocess.run(
-        [sys.executable, "-c", code, str(path), how], check=True, cwd=Path(__file__).parents[3]
-    )
+    subprocess.run([sys.executable, "-c", code, str(path), how], check=True, cwd=Path(__file__).parents[3])
 
 
 @pytest.mark.parametrize(
