@@ -98,10 +98,14 @@ def _value() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Count the bytes that reach the block device for each reading.")
+    parser = argparse.ArgumentParser(
+        description="Count the bytes that reach the block device for each reading."
+    )
     parser.add_argument("--commits", type=int, default=600, help="commits for each figure (default: 600)")
     parser.add_argument("--page-size", type=int, default=buffer_file.PAGE_SIZE, help="of SQLite, to compare")
-    parser.add_argument("--checkpoint", type=int, default=buffer_file.CHECKPOINT_PAGES, help="pages, likewise")
+    parser.add_argument(
+        "--checkpoint", type=int, default=buffer_file.CHECKPOINT_PAGES, help="pages, likewise"
+    )
     options = parser.parse_args()
     if os.geteuid():
         sys.exit("bench_flash: needs root to mount a file system of its own")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -161,18 +161,18 @@ class Site:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
     def site(machine: Machine, **rules: object) -> Site:
         return Site(tmp_path, machine, monkeypatch, **rules)
 
-    yield site
+    return site
 
 
 def ascend(found: list[Reading]) -> bool:
     return all(one.time < later.time for one, later in pairwise(found))
 
 
-def test_booted_in_1970_readings_move_to_the_right_time_when_it_is_known(make) -> None:  # type: ignore[no-untyped-def]
+def test_booted_in_1970_readings_move_to_the_right_time_when_it_is_known(make: Callable[..., Site]) -> None:
     site = make(Machine(NOW))
     site.poll(3)
     site.reboot(12.0)
@@ -200,7 +200,7 @@ def test_booted_in_1970_readings_move_to_the_right_time_when_it_is_known(make) -
     assert body.site == "plant-a"
 
 
-def test_a_step_forwards_by_an_hour_neither_reorders_nor_doubles(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_step_forwards_by_an_hour_neither_reorders_nor_doubles(make: Callable[..., Site]) -> None:
     site = make(Machine(NOW))
     site.poll(3)
     site.machine.wall += HOUR
@@ -211,7 +211,7 @@ def test_a_step_forwards_by_an_hour_neither_reorders_nor_doubles(make) -> None: 
     assert site.sealed() == 12
 
 
-def test_a_step_back_by_an_hour_neither_reorders_nor_doubles_and_is_marked(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_step_back_by_an_hour_neither_reorders_nor_doubles_and_is_marked(make: Callable[..., Site]) -> None:
     site = make(Machine(NOW))
     site.poll(3)
     site.machine.wall -= HOUR
@@ -226,7 +226,7 @@ def test_a_step_back_by_an_hour_neither_reorders_nor_doubles_and_is_marked(make)
     assert found[-1].time == int(site.machine.wall * 1000)
 
 
-def test_a_step_while_readings_are_held_moves_them_by_the_last_word(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_step_while_readings_are_held_moves_them_by_the_last_word(make: Callable[..., Site]) -> None:
     machine = Machine(NOW)
     synced = [False]
     site = make(machine, in_sync=lambda: synced[0])
@@ -244,7 +244,7 @@ def test_a_step_while_readings_are_held_moves_them_by_the_last_word(make) -> Non
     assert site.sealed() == 16
 
 
-def test_after_a_reboot_held_readings_keep_their_times_and_are_sealed(make) -> None:  # type: ignore[no-untyped-def]
+def test_after_a_reboot_held_readings_keep_their_times_and_are_sealed(make: Callable[..., Site]) -> None:
     site = make(Machine(5.0))
     site.poll(4)
     before = site.readings()
@@ -259,7 +259,7 @@ def test_after_a_reboot_held_readings_keep_their_times_and_are_sealed(make) -> N
     assert ascend(found)
 
 
-def test_held_readings_are_sealed_when_they_have_waited_long_enough(make) -> None:  # type: ignore[no-untyped-def]
+def test_held_readings_are_sealed_when_they_have_waited_long_enough(make: Callable[..., Site]) -> None:
     site = make(Machine(5.0), hold=200.0)
     site.poll(30)
     assert site.sealed() == 2 * 10, "those of more than 200 s ago"
@@ -272,7 +272,7 @@ def test_held_readings_are_sealed_when_they_have_waited_long_enough(make) -> Non
     assert site.sealed() == 21 * 2
 
 
-def test_killed_while_the_clock_is_wrong_everything_moves_later(make) -> None:  # type: ignore[no-untyped-def]
+def test_killed_while_the_clock_is_wrong_everything_moves_later(make: Callable[..., Site]) -> None:
     site = make(Machine(5.0))
     site.poll(2)
     site.poll(2, commit=False)
@@ -291,7 +291,7 @@ def test_killed_while_the_clock_is_wrong_everything_moves_later(make) -> None:  
     assert site.sealed() == 16
 
 
-def test_right_times_that_would_not_ascend_are_refused(make) -> None:  # type: ignore[no-untyped-def]
+def test_right_times_that_would_not_ascend_are_refused(make: Callable[..., Site]) -> None:
     machine = Machine(NOW)
     synced = [True]
     site = make(machine, in_sync=lambda: synced[0])
