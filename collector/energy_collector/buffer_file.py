@@ -19,6 +19,7 @@ from pathlib import Path
 
 from energy_collector import wal
 from energy_collector.chunk import CorruptError
+from energy_collector.errors import UnusableError
 
 BUSY_TIMEOUT = 30.0
 # docs/decisions/0020-buffer-in-chunks.md says how these were chosen.
@@ -39,11 +40,11 @@ CHECKED_BYTES = 32 << 20
 DAMAGED = ("malformed", "not a database", "unsupported file format")
 
 
-class BufferUnusableError(Exception):
+class BufferUnusableError(UnusableError):
     """The file cannot be used as a buffer; the message is one line for the operator."""
 
 
-class BufferReplacedError(Exception):
+class BufferReplacedError(UnusableError):
     """The file was put aside, by us or by the other service; a new one is to be opened. One line."""
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 SECTOR = 512
@@ -40,7 +41,12 @@ class LoopFs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        run("umount", self.folder)
+        # A loop device whose file lies here lets go of it a little later.
+        deadline = time.monotonic() + 10
+        while subprocess.run(["umount", self.folder], check=False, capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.folder} cannot be unmounted")
+            time.sleep(0.1)
         run("losetup", "--detach", self._device)
 
     def written(self) -> int:

@@ -3,8 +3,8 @@
 
 The copy (`cp --reflink`, an instant of the file as a whole) is what a disk holds whose power has failed. It is mounted,
 so that ext4 replays its journal, and the buffer in it opened: whatever was reported as durable before the copy began
-has to be there exactly once, and the batches a chain. `--async` is the negative control: with nothing synced, readings
-are missing. Needs root and btrfs-progs, no lab.
+has to be there exactly once, and the batches a chain. The negative control syncs nothing, and readings are missing.
+Needs root and btrfs-progs, no lab. `python -m tests.fault.power_images [--rounds N] [--control]`
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from energy_collector import batch
 from energy_collector.buffer import Buffer
 from energy_collector.reading import Layout, Record
 
-from tests.bench.loopfs import LoopFs, run as command
+from tests.bench.loopfs import LoopFs
+from tests.bench.loopfs import run as command
+from tests.fault import standalone
 from tests.fault.report import FaultReport
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +37,7 @@ LAYOUT = Layout(tuple(f"m/p{index}" for index in range(POINTS)), ("W",) * POINTS
 DISK = 64 << 20
 # Images are looked into while the writer goes on; so many are made from one run of it.
 IMAGES_A_RUN = 25
+ROUNDS = 200
 
 
 # The process whose power is cut.
@@ -56,7 +59,7 @@ def write(path: Path, *, synchronous: bool) -> None:
             _tell("sealed", sealed.sequence)
         low, high = delivering.held()
         if high - low > 20:
-            body = [one for one in delivering.batches(0, 10)]
+            body = list(delivering.batches(0, 10))
             last = max(r.time for r in batch.decode_body(batch.parse(body[-1].data).body).readings())
             # Told before: from now on these may be gone.
             _tell("freed", last)
@@ -76,7 +79,14 @@ def _tell(what: str, number: int) -> None:
 def _writer(path: Path, journal: Path, *, synchronous: bool) -> Iterator[None]:
     with journal.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.power_images", str(path), "sync" if synchronous else "async"],
+            [
+                sys.executable,
+                "-m",
+                "tests.fault.power_images",
+                "write",
+                str(path),
+                "sync" if synchronous else "async",
+            ],
             stdout=file,
             cwd=ROOT,
         )
@@ -102,7 +112,9 @@ def _told(journal: Path) -> dict[str, int]:
     return found
 
 
-def inspect(image: Path, folder: Path, before: dict[str, int], after: dict[str, int]) -> tuple[int, int, list[str]]:
+def inspect(
+    image: Path, folder: Path, before: dict[str, int], after: dict[str, int]
+) -> tuple[int, int, list[str]]:
     """Mount an image and count: readings found, readings doubled, and a line for everything that is wrong."""
     folder.mkdir(exist_ok=True)
     device = command("losetup", "--find", "--show", image)
@@ -142,7 +154,7 @@ def _chain(buffer: Buffer, before: dict[str, int]) -> list[str]:
 
 def run(rounds: int, *, synchronous: bool = True) -> FaultReport:
     """Cut `rounds` times."""
-    report = FaultReport("power-images" if synchronous else "power-images-async", rounds)
+    report = FaultReport("power-images" if synchronous else "power-images-control", rounds)
     rng = random.Random()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -176,5 +188,12 @@ def _cut(report: FaultReport, disk: Path, folder: Path) -> None:
     report.findings += [f"cut {report.faults}: {line}" for line in wrong[:3]]
 
 
+def control() -> FaultReport:
+    """The same with a buffer that does not sync."""
+    return run(10, synchronous=False)
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), synchronous=sys.argv[2] == "sync")
+    if sys.argv[1:2] == ["write"]:
+        write(Path(sys.argv[2]), synchronous=sys.argv[3] == "sync")
+    standalone.main(__doc__, run, control, ROUNDS)

@@ -26,6 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from energy_collector.config import Config, parse
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -282,6 +283,16 @@ class Service:
         if self._process is None:
             return 0
         self._process.send_signal(number)
+        return self.wait()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end; the exit code."""
+        assert self._process is not None
         code = self._process.wait(PATIENCE)
         self._process = None
         return code
@@ -302,3 +313,10 @@ def running(*services: Service) -> Iterator[None]:
     finally:
         for service in services:
             service.kill()
+
+
+def config_of(folder: Path, **meter: Any) -> Config:
+    """A configuration of one meter, `main`, with these keys changed or added."""
+    changed = document(folder)
+    changed["meters"][0].update(meter)
+    return parse(changed)

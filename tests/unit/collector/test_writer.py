@@ -23,7 +23,7 @@ from energy_collector.writer import Writer
 
 from . import wire_vectors as vectors
 from .collector_support import wait_for
-from .killing import AGE, kill_rounds
+from .writer_kills import AGE, kill_rounds
 
 LAYOUT = Layout(tuple(f"m/p{index}" for index in range(100)), ("W",) * 100)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own, which needs root")

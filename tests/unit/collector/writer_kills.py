@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 of a process that puts readings, again and again, and the count afterwards.
-
-`python -m tests.unit.collector.killing [ROUNDS]` runs it by hand.
+"""kill -9 of a process that puts readings, again and again, and the count afterwards;
+tests/fault/kill_writer.py does it at full size.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -58,8 +56,3 @@ def kill_rounds(folder: Path, rounds: int, seed: int, *, memory: bool = True) ->
     buffer.close()
     lost = sum(not found[f"m/p{index}", when] for when in puts for index in range(POINTS))
     return Tally(len(puts), lost, sum(count > 1 for count in found.values()))
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        print(kill_rounds(Path(name), int(sys.argv[1]) if len(sys.argv) > 1 else 200, 1))
