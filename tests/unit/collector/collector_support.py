@@ -161,7 +161,7 @@ class FakeHub:
         self._client.on_connect = lambda client, *_: client.subscribe(f"energy/v1/{site}/#", qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._take
-        self._client.reconnect_delay_set(0.1, 0.5)
+        self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]  # seconds, whole or not
         self._client.connect("localhost", broker.port)
         self._client.loop_start()
         assert self._ready.wait(PATIENCE)
@@ -209,7 +209,7 @@ class ModbusServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)  # type: ignore[no-untyped-call]
         self._thread.join(PATIENCE)
 
 
