@@ -357,7 +357,7 @@ class Buffer:
                 if len(found) >= limit:
                     break
                 if sequence not in self._freed:
-                    found.append(_stored(sequence, readings, checksum, data))
+                    found.append(stored_batch(sequence, readings, checksum, data))
             rows.close()
         return found
 
@@ -367,7 +367,7 @@ class Buffer:
             row = self._db.execute(
                 "SELECT sequence, readings, checksum, data FROM batches WHERE sequence = ?", (sequence,)
             ).fetchone()
-            return None if row is None or sequence in self._freed else _stored(*row)
+            return None if row is None or sequence in self._freed else stored_batch(*row)
 
     def held(self) -> tuple[int, int]:
         """The sequences of the oldest and of the newest batch; (1, 0) without any."""
@@ -447,7 +447,7 @@ class Buffer:
         for sequence, checksum, data in self._db.execute(
             "SELECT sequence, checksum, data FROM batches ORDER BY sequence"
         ):
-            body = batch.parse(_stored(sequence, 0, checksum, data).data).body
+            body = batch.parse(stored_batch(sequence, 0, checksum, data).data).body
             for reading in batch.decode_body(body).readings():
                 yield sequence, reading
         layouts = self._layouts()
@@ -482,7 +482,8 @@ def _oldest(rows: sqlite3.Cursor, excess: int, oldest: int) -> list[tuple[int, i
     return found
 
 
-def _stored(sequence: int, readings: int, checksum: int, data: bytes) -> Stored:
+def stored_batch(sequence: int, readings: int, checksum: int, data: bytes) -> Stored:
+    """A row of the table of batches; raises CorruptError."""
     if zlib.crc32(data) != checksum:
         raise CorruptError(f"the checksum of batch {sequence} is wrong")
     return Stored(sequence, readings, data)

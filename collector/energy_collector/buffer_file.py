@@ -7,10 +7,10 @@ nobody writes to a file that has just been put aside.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,20 +59,26 @@ class BufferFile:
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise BufferUnusableError(f"{path}: unable to open: {error.strerror}") from error
+        opened: list[sqlite3.Connection] = []
         try:
             with self._locked(fcntl.LOCK_EX):
                 try:
-                    self._open(set_up)
+                    self._open(set_up, opened)
                 except (sqlite3.DatabaseError, CorruptError) as error:
                     if not is_damage(error):
                         raise
                     self._put_aside(str(error))
-                    self._open(set_up)
+                    for one in opened:
+                        _keep(one)
+                    opened.clear()
+                    self._open(set_up, opened)
         except (sqlite3.Error, CorruptError, OSError) as error:
+            for one in opened:
+                one.close()
             os.close(self._lock)
             raise BufferUnusableError(f"{path}: {error}") from error
 
-    def _open(self, set_up: Callable[[sqlite3.Connection], None]) -> None:
+    def _open(self, set_up: Callable[[sqlite3.Connection], None], opened: list[sqlite3.Connection]) -> None:
         if self.path.exists():
             if not self.path.stat().st_size:
                 raise CorruptError("the file is empty")
@@ -82,12 +88,8 @@ class BufferFile:
         self.db = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        try:
-            self._prepare(set_up)
-        except BaseException:
-            # The files may still be put aside: closing must not tidy up.
-            _keep(self.db)
-            raise
+        opened.append(self.db)
+        self._prepare(set_up)
         found = self.path.stat()
         self._identity = (found.st_dev, found.st_ino)
         self.reserve()
@@ -230,6 +232,11 @@ def _roll_back(db: sqlite3.Connection) -> None:
 
 
 def _keep(db: sqlite3.Connection) -> None:
-    """Never close a connection to a file that was renamed: SQLite would remove the log of the new file with it, since
-    it knows the log by its name only."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
+    """Never close a connection to a file that was renamed, at the end of the process neither: SQLite would remove the
+    log of the new file with it, since it knows the log by its name only. The frame of a thread that waits for ever is
+    what Python never clears."""
+
+    def wait(_: sqlite3.Connection) -> None:
+        threading.Event().wait()
+
+    threading.Thread(target=wait, args=(db,), name="kept connection", daemon=True).start()

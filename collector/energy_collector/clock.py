@@ -8,7 +8,6 @@ Once it is right, what was taken meanwhile moves by what the offset was wrong (W
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,25 +32,34 @@ STA_UNSYNC = 0x0040
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 
 
-class _Timex(ctypes.Structure):
-    """The start of struct timex, adjtimex(2), and room for its rest."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_byte * 256),
-    )
-
-
 def synchronised() -> bool:
-    """Whether the kernel, or systemd-timesyncd, says that the wall clock follows a time server."""
-    state = _Timex()
-    answered = ctypes.CDLL(None).adjtimex(ctypes.byref(state)) >= 0
-    return (answered and not state.status & STA_UNSYNC) or SYNCHRONISED.exists()
+    """Whether systemd-timesyncd, or the kernel, says that the wall clock follows a time server.
+
+    Under `ProtectClock=yes` the kernel may not be asked; then timesyncd's word is the only one.
+    """
+    return SYNCHRONISED.exists() or _kernel_synchronised()
+
+
+def _kernel_synchronised() -> bool:
+    # Imported here: few sites ask for it, and it weighs a megabyte.
+    import ctypes
+
+    class Timex(ctypes.Structure):
+        """The start of struct timex, adjtimex(2), and room for its rest."""
+
+        _fields_ = (
+            ("modes", ctypes.c_uint),
+            ("offset", ctypes.c_long),
+            ("freq", ctypes.c_long),
+            ("maxerror", ctypes.c_long),
+            ("esterror", ctypes.c_long),
+            ("status", ctypes.c_int),
+            ("rest", ctypes.c_byte * 256),
+        )
+
+    state = Timex()
+    answered: int = ctypes.CDLL(None).adjtimex(ctypes.byref(state))
+    return answered >= 0 and not state.status & STA_UNSYNC
 
 
 @dataclass

@@ -19,6 +19,7 @@ from energy_collector.buffer import Buffer, BufferReplacedError
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults
 from energy_collector.reading import Layout, Record
+from energy_collector.salvage import salvage
 from energy_collector.writer import Writer
 
 from . import wire_vectors as vectors
@@ -318,6 +319,24 @@ def test_damage_met_while_running_is_put_aside_and_both_services_go_on(tmp_path:
     one.stop()
     # The one that held the old file did not take the new one's log with it.
     assert times(path) == Counter([5000])
+
+
+def test_what_can_be_read_of_a_damaged_file_can_be_exported(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    filled(path, with_log=False)
+    buffer = Buffer(path)
+    whole = {one for _, one in buffer.export()}
+    buffer.close()
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xa5" * 2048)
+    before = path.read_bytes()
+    told: list[str] = []
+    found = {one for _, one in salvage(path, told.append)}
+    assert told
+    assert found < whole
+    assert len(found) > len(whole) / 10
+    assert path.read_bytes() == before
 
 
 def test_few_files_that_were_put_aside_are_kept(tmp_path: Path) -> None:
