@@ -89,6 +89,11 @@ class PolledMeter:
         async with self._turn:
             return await self.meter.poll(bus, stamp)
 
+    async def probe(self, bus: Bus, stamp: Callable[[], int]) -> Poll:
+        """Ask the meter for somebody who only looks."""
+        async with self._turn:
+            return await self.meter.read(bus, stamp)
+
     async def scheduled_poll(self, bus: Bus) -> Poll:
         """Ask the meter for the poll that is due."""
         self._unsent_due = self.schedule.due
