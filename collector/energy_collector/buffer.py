@@ -288,6 +288,13 @@ class Buffer:
         )
         return [Stored(*row) for row in rows]
 
+    def held(self) -> tuple[int, int]:
+        """The first and the last sequence held."""
+        row = self._db.execute(
+            "SELECT ifnull(min(sequence), 0), ifnull(max(sequence), 0) FROM batches"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def batch(self, sequence: int) -> Stored | None:
         """One batch, None when it has left."""
         row = self._db.execute(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -15,14 +14,9 @@ from typing import Any
 
 from energy_collector import __version__, config, control, quality
 from energy_collector.buffer import Buffer, BufferUnusableError
-from energy_collector.bus import Bus
-from energy_collector.clock import SourceClock
-from energy_collector.gateway import Gateway
 from energy_collector.identity import IdentityError
 from energy_collector.journal import set_up
-from energy_collector.meters import make
-from energy_collector.operations import Operations, iso
-from energy_collector.poller import PolledMeter
+from energy_collector.times import iso
 
 OK, FAILED, MISUSED = 0, 1, 2
 
@@ -85,6 +79,12 @@ def _complain(text: str) -> None:
 
 
 def _gateway(options: argparse.Namespace) -> int:
+    # Imported here, as what talks to meters is below: the delivering service has no need of it, and saves its
+    # memory.
+    import asyncio
+
+    from energy_collector.gateway import Gateway
+
     settings = config.load(options.config)
     _become_service()
 
@@ -124,10 +124,18 @@ def _ask(settings: config.Config, requests: list[dict[str, Any]]) -> list[dict[s
     try:
         return [control.ask(settings.control_socket, request) for request in requests]
     except control.NotRunningError:
+        import asyncio
+
         return asyncio.run(_serve_directly(settings, requests))
 
 
 async def _serve_directly(settings: config.Config, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from energy_collector.bus import Bus
+    from energy_collector.clock import SourceClock
+    from energy_collector.meters import make
+    from energy_collector.operations import Operations
+    from energy_collector.poller import PolledMeter
+
     buses = {one.name: Bus(one) for one in settings.buses}
     clock = SourceClock()
     meters = {one.name: PolledMeter(make(one), clock, 0) for one in settings.meters}

@@ -88,6 +88,9 @@ class HubConfig:
     ca: Path = Path("/etc/ssl/energy/ca.crt")
     certificate: Path = Path("/etc/ssl/energy/gateway.crt")
     key: Path = Path("/etc/ssl/energy/gateway.key")
+    keepalive: int = 60
+    connect_timeout: float = 10.0
+    tcp_nodelay: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,15 @@ class BatchConfig:
 
 
 @dataclass(frozen=True)
+class DeliveryConfig:
+    """How fast what an outage has left is delivered, in readings and s."""
+
+    backlog_rate: float = 2000.0
+    backlog_burst: int = 5000
+    backlog_start: float = 30.0
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file."""
 
@@ -120,6 +132,7 @@ class Config:
     signing_key: Path = Path("/var/lib/energy/signing.key")
     buffer: BufferConfig = field(default_factory=BufferConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
 
@@ -161,6 +174,7 @@ def parse(data: Any) -> Config:
         signing_key=_path(root, "signing_key", Config.signing_key),
         buffer=_buffer(root.section("buffer", required=False)),
         batch=_batch(root.section("batch", required=False)),
+        delivery=_delivery(root.section("delivery", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=_path(root, "control_socket", Config.control_socket),
     )
@@ -309,6 +323,9 @@ def _hub(section: Section) -> HubConfig:
         _path(section, "ca", HubConfig.ca),
         _path(section, "certificate", HubConfig.certificate),
         _path(section, "key", HubConfig.key),
+        section.number("keepalive", int, 5, 3600, HubConfig.keepalive),
+        section.number("connect_timeout", float, 1, 120, HubConfig.connect_timeout),
+        section.take("tcp_nodelay", bool, HubConfig.tcp_nodelay),
     )
     section.finish()
     return hub
@@ -332,3 +349,13 @@ def _batch(section: Section) -> BatchConfig:
     )
     section.finish()
     return batch
+
+
+def _delivery(section: Section) -> DeliveryConfig:
+    delivery = DeliveryConfig(
+        section.number("backlog_rate", float, 1, 1e9, DeliveryConfig.backlog_rate),
+        section.number("backlog_burst", int, 1, 10_000_000, DeliveryConfig.backlog_burst),
+        section.number("backlog_start", float, 0, 3600, DeliveryConfig.backlog_start),
+    )
+    section.finish()
+    return delivery

@@ -18,8 +18,9 @@ from energy_collector.control import ControlServer, RequestError
 from energy_collector.journal import Faults, log
 from energy_collector.meters import make
 from energy_collector.notify import notify, watchdog_interval
-from energy_collector.operations import Operations, iso
+from energy_collector.operations import Operations
 from energy_collector.poller import PolledMeter, Poller
+from energy_collector.times import iso
 from energy_collector.writer import Writer
 
 # A writer that has not come round for so long hangs in the kernel; systemd then restarts us. In s.
