@@ -137,13 +137,14 @@ class Persistence:
             due += [] if deadline is None else [deadline]
         if self._up:
             resend = self._delivery.next_due()
-            due += [self._status_at, self._files_at, *([] if resend is None else [resend])]
-            if self._link is not None and self._link.has_room and self._has_backlog():
-                due.append(self._backlog_at)
+            due += [self._status_at, self._files_at]
+            # While the link has no room, the socket or a PUBACK wakes us.
+            if self._link is not None and self._link.has_room:
+                due += [] if resend is None else [resend]
+                due += [self._backlog_at] if self._has_backlog() else []
         if self._swap_at:
             due.append(self._swap_at)
-        # A resend that the link has no room for now is not waited for busily.
-        return max(min(due), now + 0.001)
+        return min(due)
 
     def _round(self) -> None:
         if self._link is not None:

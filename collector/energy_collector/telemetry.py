@@ -33,9 +33,7 @@ class TelemetryLog:
             os.close(handle)
 
 
-def line(
-    now: int, stream: str, sequence: int, readings: int, sent: int | None, puback: int | None
-) -> str:
+def line(now: int, stream: str, sequence: int, readings: int, sent: int | None, puback: int | None) -> str:
     """A line. Times are ms UTC; `sent` and `puback` are None where it was not this connection that sent the
     batch."""
     return (
