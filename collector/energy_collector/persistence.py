@@ -77,6 +77,8 @@ class Persistence:
         # When what is due next, monotonic s.
         self._try_at = self._give_up_at = self._status_at = self._look_at = self._files_at = 0.0
         self._backlog_at = 0.0
+        # A disk that fails is not tried more often than that.
+        self._rest_until = 0.0
         self._waiting: Stored | None = None
         self._oldest: tuple[int, float] | None = None
         self._stopping = False
@@ -100,7 +102,7 @@ class Persistence:
             if watch and now - watched >= watch:
                 notify("WATCHDOG=1")
                 watched = now
-            self._wait(min(self._next(now), watched + watch if watch else now + LOOK_INTERVAL) - now)
+            self._wait(min(self._next(), watched + watch if watch else now + LOOK_INTERVAL) - now)
         notify("STOPPING=1")
         self._say_goodbye()
         signal.set_wakeup_fd(-1)
@@ -127,7 +129,7 @@ class Persistence:
         if any(handle == self._bell.fileno() for handle, _ in rung):
             self._bell.recv(4096)
 
-    def _next(self, now: float) -> float:
+    def _next(self) -> float:
         """When something is due."""
         due = [self._look_at]
         if self._link is None:
@@ -144,7 +146,7 @@ class Persistence:
                 due += [self._backlog_at] if self._has_backlog() else []
         if self._swap_at:
             due.append(self._swap_at)
-        return min(due)
+        return max(min(due), self._rest_until)
 
     def _round(self) -> None:
         if self._link is not None:
@@ -160,7 +162,7 @@ class Persistence:
         except sqlite3.Error as error:
             cause = "the disk is full, read-only or failing"
             self._faults.report("buffer", f"cannot be read or written: {error}", cause)
-            self._look_at = now + LONGEST_LOOK
+            self._rest_until = now + LONGEST_LOOK
         else:
             self._faults.over("buffer")
         self._keep_link(now)
@@ -386,6 +388,8 @@ class Persistence:
     def _send(self, now: float) -> None:
         if not self._up or self._link is None:
             return
+        if now >= self._status_at:
+            self._publish_status()
         for sequence in self._delivery.overdue(now):
             if not self._link.has_room:
                 return
@@ -401,8 +405,6 @@ class Persistence:
                     return
                 self._hand_over(self._link, stored, now)
         self._send_backlog(self._link, now)
-        if now >= self._status_at:
-            self._publish_status()
         if now - self._heard >= SILENCE and self._delivery.next_due() is not None:
             cause = "energy-ingest is down, or it does not trust our key: look at its journal"
             self._faults.report("hub", "connected, but it acknowledges nothing", cause)
