@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from energy_collector import profiles
 from energy_collector.section import Section
 
@@ -29,6 +27,10 @@ class ConfigError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        # As it was made; an exception is copied by its text otherwise.
+        return ConfigError, (self.faults,)
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,9 @@ class Config:
 
 def load(path: Path) -> Config:
     """Read and check the file. Raises ConfigError with every fault, also for a file that cannot be read."""
+    # Imported here: who gets a configuration from elsewhere does without the reader.
+    import yaml
+
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -102,6 +101,9 @@ class Section:
 
 
 def _near(word: str, words: Iterable[str]) -> str:
+    # Imported here: good configurations do without.
+    import difflib
+
     match = difflib.get_close_matches(word, list(words), 1)
     return f"; did you mean {match[0]}?" if match else ""
 

@@ -31,9 +31,10 @@ def gateway(options: argparse.Namespace) -> int:
 def persistence(options: argparse.Namespace) -> int:
     """Deliver what is stored until told to stop."""
     # Imported here: the polling service has no need of TLS and MQTT, and saves their memory.
+    from energy_collector.aside import aside
     from energy_collector.persistence import Persistence
 
-    settings = config.load(options.config)
+    settings = aside(lambda: config.load(options.config))
     _become_service()
     Persistence(settings).run()
     return OK

@@ -7,8 +7,6 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
-import yaml
-
 from energy_collector.profile import Profile, parse
 
 
@@ -22,6 +20,9 @@ def names() -> tuple[str, ...]:
 @cache
 def load(name: str) -> Profile:
     """The profile of a model; raises KeyError for one that we do not know."""
+    # Imported here as in `config`.
+    import yaml
+
     if name not in names():
         raise KeyError(name)
     text = resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
