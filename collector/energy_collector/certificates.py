@@ -8,7 +8,7 @@ from pathlib import Path
 from energy_collector.config import HubConfig
 
 # How often the files are looked at, in s.
-LOOK_INTERVAL = 5.0
+LOOK_INTERVAL = 2.0
 
 Look = tuple[tuple[int, int, int] | None, ...]
 

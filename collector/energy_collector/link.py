@@ -35,6 +35,7 @@ RECORD_SIZE = 16 << 10
 RESERVED = 2
 # Message numbers are 1 to 65535.
 LAST_NUMBER = 0xFFFF
+HUNG_UP = "the broker was stopped, the link has failed, or another one uses our name"
 
 
 class Ready(NamedTuple):
@@ -68,11 +69,18 @@ class Committed(NamedTuple):
 Event = Ready | Up | Down | Acked | Committed
 
 
+class UnusableFilesError(OSError):
+    """Certificate, key and CA are there, and cannot be used."""
+
+
 def tls_context(hub: HubConfig) -> ssl.SSLContext:
-    """TLS 1.3 and nothing older; raises OSError (ssl.SSLError too) for unusable files."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(hub.ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(str(hub.certificate), str(hub.key))
+    """TLS 1.3 and nothing older; raises OSError for files that cannot be read or used."""
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(hub.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(str(hub.certificate), str(hub.key))
+    except ssl.SSLError as error:
+        raise UnusableFilesError(error.reason or str(error)) from error
     return context
 
 
@@ -270,6 +278,8 @@ class Link:
 
     def _take(self, packet: mqtt.Packet, events: list[Event]) -> bool:
         """Whether the connection is over."""
+        if not self._limit and packet.kind != mqtt.CONNACK:
+            raise FormatError(f"packet type {packet.kind} in place of CONNACK")
         if packet.kind == mqtt.PUBACK:
             number, code = mqtt.read_puback(packet.body)
             self._unacknowledged.discard(number)
@@ -287,8 +297,7 @@ class Link:
             return self._on_suback(mqtt.read_suback(packet.body), events)
         elif packet.kind == mqtt.DISCONNECT:
             code = mqtt.read_disconnect(packet.body)
-            cause = "the broker was stopped, or another one took our session over"
-            events.append(Down(f"the broker ends the connection: {mqtt.reason(code)}", cause))
+            events.append(Down(f"the broker ends the connection: {mqtt.reason(code)}", HUNG_UP))
             return True
         else:
             raise FormatError(f"packet type {packet.kind}")
@@ -333,6 +342,9 @@ class Link:
 
 def explain(error: OSError) -> Down:
     """What a fault of the socket, of TLS or of the files means."""
+    if isinstance(error, UnusableFilesError):
+        cause = "the certificate belongs to another key, or a file is damaged; run the identity role again"
+        return Down(f"certificate, key and CA cannot be used: {error}", cause)
     if isinstance(error, ssl.SSLCertVerificationError):
         cause = "the hub's certificate is not from our CA or not for this name, or the clock is wrong"
         return Down(f"TLS: {error.verify_message}", cause)
