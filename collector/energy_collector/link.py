@@ -267,9 +267,7 @@ class Link:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             if not data:
-                events.append(
-                    Down("the broker has hung up", "the broker was stopped, or the link has failed")
-                )
+                events.append(Down("the broker has hung up", HUNG_UP))
                 return
             self._heard = time.monotonic()
             for packet in self._splitter.feed(data):
