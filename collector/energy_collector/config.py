@@ -97,11 +97,13 @@ class HubConfig:
 
 @dataclass(frozen=True)
 class BufferConfig:
-    """The buffer's file and its bounds."""
+    """The buffer's file and its bounds, how often it is written, and where readings wait in memory until then."""
 
     path: Path = Path("/var/lib/energy/buffer.db")
     max_bytes: int = 536870912
     max_age: float = 7776000.0
+    commit_interval: float = 1.0
+    pending: Path = Path("/run/energy/pending")
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def parse(data: Any) -> Config:
     buses = [_bus(section) for section in root.sections("buses")]
     meters = [_meter(section, interval, buses) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
+    control_socket = _path(root, "control_socket", Config.control_socket)
+    buffer = _buffer(root.section("buffer", required=False), control_socket)
     config = Config(
         site=site,
         interval=interval,
@@ -177,11 +181,11 @@ def parse(data: Any) -> Config:
         meters=tuple(meters),
         hub=_hub(root.section("hub")),
         signing_key=_path(root, "signing_key", Config.signing_key),
-        buffer=_buffer(root.section("buffer", required=False)),
-        batch=_batch(root.section("batch", required=False)),
+        buffer=buffer,
+        batch=_batch(root.section("batch", required=False), buffer.commit_interval),
         delivery=_delivery(root.section("delivery", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
-        control_socket=_path(root, "control_socket", Config.control_socket),
+        control_socket=control_socket,
     )
     root.finish()
     if faults:
@@ -336,19 +340,23 @@ def _hub(section: Section) -> HubConfig:
     return hub
 
 
-def _buffer(section: Section) -> BufferConfig:
+def _buffer(section: Section, control_socket: Path) -> BufferConfig:
     buffer = BufferConfig(
         _path(section, "path", BufferConfig.path),
         section.number("max_bytes", int, 1 << 20, 1 << 50, BufferConfig.max_bytes),
         section.number("max_age", float, 60, 3.2e9, BufferConfig.max_age),
+        section.number("commit_interval", float, 1, 10, BufferConfig.commit_interval),
+        _path(section, "pending", control_socket.with_name("pending")),
     )
     section.finish()
     return buffer
 
 
-def _batch(section: Section) -> BatchConfig:
+def _batch(section: Section, commit_interval: float) -> BatchConfig:
+    # Each batch costs a commit of its own: six times as few of those as of the others.
+    interval = min(max(BatchConfig.interval, 6 * commit_interval), 60.0)
     batch = BatchConfig(
-        section.number("interval", float, 1, 60, BatchConfig.interval),
+        section.number("interval", float, 1, 60, interval),
         section.number("max_readings", int, 1, 100_000, BatchConfig.max_readings),
         section.number("resend", float, 1, 3600, BatchConfig.resend),
     )

@@ -43,7 +43,7 @@ class Gateway:
         self._started = int(time.time() * 1000)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises BufferUnusableError or OSError when it cannot start."""
+        """Serve until SIGTERM or SIGINT. Raises OSError when it cannot start."""
         self._writer.open()
         try:
             await self._serve()
@@ -52,8 +52,8 @@ class Gateway:
 
     async def _serve(self) -> None:
         newest = self._writer.newest
-        clock = SourceClock(max(newest.values(), default=0))
-        self._polling = Polling(clock, lambda point: newest.get(point, 0), self._writer.put, self._faults)
+        clock = SourceClock(newest)
+        self._polling = Polling(clock, lambda _: newest, self._writer.put, self._faults)
         self._operations = Operations(self._polling.buses, self._polling.meters, clock)
         self._reloading = asyncio.Lock()
         server = ControlServer(self.config.control_socket, self._handle)

@@ -8,6 +8,7 @@ opening of a connection; it sleeps until the socket has something or until somet
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import select
@@ -19,7 +20,7 @@ from typing import Any
 
 from energy_collector import __version__, acknowledgement
 from energy_collector.backoff import ReconnectBackoff
-from energy_collector.buffer import Buffer, Stored
+from energy_collector.buffer import Buffer, BufferReplacedError, Stored
 from energy_collector.certificates import LOOK_INTERVAL, CertificateFiles, Look
 from energy_collector.config import Config
 from energy_collector.delivery import Delivery
@@ -38,6 +39,8 @@ STATUS_INTERVAL = 600.0
 # Batches sealed in one round after the service was away, so that the connection is not neglected meanwhile.
 SEALS_PER_ROUND = 8
 GOODBYE_PATIENCE = 2.0
+# Freed batches are deleted with the next one that is sealed; while a backlog goes, by so many.
+SETTLE = 256
 # The broker checks our certificate after we have checked its own (RFC 8446, section 4.4): a new certificate is
 # good when this long after the handshake, plus the time that took, nothing was said against it. In s.
 PROOF = 1.0
@@ -57,10 +60,10 @@ class Persistence:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._key = signing_key(config.signing_key)
-        self._buffer = Buffer(config.buffer.path)
-        self._stream = self._buffer.stream.hex()
-        self._newest = self._buffer.state().sequence
         self._faults = Faults()
+        self._buffer = self._open_buffer()
+        # Batches that were freed and are still to be deleted.
+        self._freed = 0
         self._delivery = Delivery(config.delivery, config.batch.resend)
         self._telemetry = TelemetryLog(config.telemetry_log)
         self._backoff = ReconnectBackoff()
@@ -86,6 +89,28 @@ class Persistence:
         for end in (self._bell, self._button):
             end.setblocking(False)
 
+    def _open_buffer(self) -> Buffer:
+        buffer = Buffer(self.config.buffer.path)
+        self._stream = buffer.stream.hex()
+        self._newest = buffer.state().sequence
+        for why in buffer.put_aside:
+            cause = "power was cut and the disk does not keep its word, or it is failing"
+            self._faults.report("buffer file", why, cause)
+        return buffer
+
+    def _reopen_buffer(self, why: str) -> None:
+        """The file was put aside; what follows is another stream."""
+        log.warning("buffer: %s; going on with a new one", why)
+        self._buffer.close()
+        self._buffer = self._open_buffer()
+        self._freed = 0
+        self._oldest = self._waiting = None
+        if self._up:
+            now = time.monotonic()
+            self._delivery.connected(self._newest, now, 0)
+            self._proven = False
+            self._publish_status()
+
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -106,6 +131,9 @@ class Persistence:
         notify("STOPPING=1")
         self._say_goodbye()
         signal.set_wakeup_fd(-1)
+        with contextlib.suppress(sqlite3.Error, BufferReplacedError):
+            # What stays is sent again by the next run, and the hub knows it.
+            self._buffer.settle()
         self._buffer.close()
 
     def _stop(self, *_: object) -> None:
@@ -159,6 +187,8 @@ class Persistence:
             if now >= self._look_at:
                 self._seal(now)
             self._send(now)
+        except BufferReplacedError as error:
+            self._reopen_buffer(str(error))
         except sqlite3.Error as error:
             cause = "the disk is full, read-only or failing"
             self._faults.report("buffer", f"cannot be read or written: {error}", cause)
@@ -290,18 +320,19 @@ class Persistence:
             "stream": self._stream,
         }
         try:
-            first, _ = self._buffer.held()
+            first, last = self._buffer.held()
             held = self._buffer.state()
         except sqlite3.Error as error:
             self._faults.report("buffer", f"cannot be read: {error}", "the disk is failing")
         else:
-            status["first"] = first
+            status["first"] = first if last else held.sequence + 1
             status["sequence"] = held.sequence
             status["buffer"] = {
                 "readings": held.readings,
                 "batches": held.batches,
                 "bytes": held.bytes,
                 "dropped": held.dropped,
+                "quarantined": held.quarantined,
             }
         return status
 
@@ -362,6 +393,8 @@ class Persistence:
     def _seal(self, now: float) -> None:
         """Seal what is due; a lonely reading is sealed once it has waited for the interval."""
         rules = self.config.batch
+        if self._buffer.replaced():
+            raise BufferReplacedError("it was put aside by the polling service")
         self._look_at = now + min(max(rules.interval / LOOKS, SHORTEST_LOOK), LONGEST_LOOK)
         for _ in range(SEALS_PER_ROUND):
             if not self._seal_one():
@@ -383,6 +416,7 @@ class Persistence:
         )
         if sealed is not None:
             self._newest = sealed.sequence
+            self._freed = 0
         return sealed is not None
 
     def _send(self, now: float) -> None:
@@ -390,6 +424,9 @@ class Persistence:
             return
         if now >= self._status_at:
             self._publish_status()
+        if self._freed >= SETTLE:
+            self._buffer.settle()
+            self._freed = 0
         for sequence in self._delivery.overdue(now):
             if not self._link.has_room:
                 return
@@ -469,6 +506,7 @@ class Persistence:
             )
             return
         self._faults.over("hub")
+        self._freed += len(freed)
         now = _now()
         lines = []
         for sequence, readings in freed:

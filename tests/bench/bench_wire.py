@@ -213,7 +213,7 @@ def starts(batches: int, polls: int) -> list[float]:
 
 def append(buffer: Buffer, polls: Polls, pause: float) -> None:
     for records in polls:
-        buffer.append([one for record in records for one in record.readings()])
+        buffer.append(records)
         time.sleep(pause)
 
 

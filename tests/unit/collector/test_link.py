@@ -17,7 +17,7 @@ import pytest
 from energy_collector import link
 from energy_collector.config import HubConfig
 from energy_collector.link import Acked, Committed, Down, Event, Link, Ready, Up
-from energy_collector.reading import Reading
+from energy_collector.reading import Layout, Record
 
 from .collector_support import (
     PATIENCE,
@@ -275,7 +275,7 @@ def test_renewed_certificates_are_taken_up_without_a_restart(line: Line) -> None
         status = json.loads(line.hub.statuses.get(timeout=PATIENCE))
         assert status["state"] == "online", "the broker has not sent the last will meanwhile"
         assert status["key"]["certificate"] == (line.folder / "plant-a.crt").read_text() != old
-        assert status["first"] == 0
+        assert status["first"] == status["sequence"] + 1 == 4, "all are gone"
         buffer.append(fill_more())
         wait_for(lambda: acknowledge_next(line) == 4, "batches go on")
         assert statuses(line.hub) == []
@@ -283,8 +283,8 @@ def test_renewed_certificates_are_taken_up_without_a_restart(line: Line) -> None
         assert "Likely cause" not in service.journal
 
 
-def fill_more() -> list[Reading]:
-    return [Reading("m/p", "W", 1_000_000, 1.0, 0)]
+def fill_more() -> list[Record]:
+    return [Record(Layout(("m/p",), ("W",)), 1_000_000, [1.0])]
 
 
 def test_new_certificates_that_the_hub_refuses_leave_the_old_connection(line: Line) -> None:
