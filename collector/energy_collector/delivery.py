@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which batch to send when: pure book-keeping over the batches that are under way on one connection.
 
-What was sealed after the connection came up is live, and goes at once. What was sealed before is the
-backlog: it goes oldest first behind the live batches, at a pace, and only as far ahead of the hub's
-acknowledgements as does not hold up a live batch. The hub takes batches in any order.
+What is sealed while the connection is up is live, and goes at once. What was left from before is the backlog:
+it goes oldest first behind the live batches, at a pace, and only as far ahead of the hub's acknowledgements as
+does not hold up a live batch. The hub takes batches in any order.
 """
 
 from __future__ import annotations
@@ -165,6 +165,11 @@ class Delivery:
             self.backlog_cursor = max(self.backlog_cursor, sequence)
             self._bucket.take(now, readings)
 
+    def move_mark(self, newest: int) -> None:
+        """What is not newer than `newest` and was not sent yet is backlog, even if it was sealed later than the
+        connection came up."""
+        self._newest = self.live_cursor = max(newest, self.live_cursor)
+
     @property
     def has_backlog(self) -> bool:
         """Whether there may be backlog that was not sent yet."""
@@ -191,7 +196,7 @@ class Delivery:
         outage of the link, and what was sent is soon sent again: nobody knows whether the broker has kept it.
         """
         if now - self._heard > self._resend:
-            self._newest = self.live_cursor = max(newest, self.live_cursor)
+            self.move_mark(newest)
             for one in self._under_way.values():
                 one.live = False
                 one.due = min(one.due, now + self._resend)

@@ -400,7 +400,9 @@ class Persistence:
             if not self._seal_one():
                 break
         else:
+            # Readings of an outage of this service: there are more than come live.
             self._look_at = now
+            self._delivery.move_mark(self._newest)
         oldest = self._buffer.oldest_reading()
         if oldest is None:
             self._oldest = None

@@ -35,15 +35,15 @@ import paho.mqtt.client as mqtt
 import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "lab"), str(Path(__file__).parent)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "lab")]
 
-from energy_collector import batch
-from energy_collector.buffer import Buffer
-from site_readings import SITE, SiteReadings, count
-from wire_peers import TOPIC, Polls, Sparkplug, influx, telegraf_json
+from energy_collector import batch  # noqa: E402  (a benchmark is started as a file)
+from energy_collector.buffer import Buffer  # noqa: E402
 
-from tests.unit.collector.collector_support import Authority, document
+from tests.bench.site_readings import SITE, SiteReadings, count  # noqa: E402
+from tests.bench.wire_peers import TOPIC, Polls, Sparkplug, influx, telegraf_json  # noqa: E402
+from tests.unit.collector.collector_support import Authority, document  # noqa: E402
 
 HUB, GATEWAY = "wfbench-hub", "wfbench-site"
 HUB_ADDRESS, GATEWAY_ADDRESS = "10.99.7.1", "10.99.7.2"
@@ -287,7 +287,11 @@ def measure(folder: Path, batches: int) -> list[dict[str, Any]]:
             found, readings = ours(own_folder(folder, f"ours-{polls}"), polls, batches, PACE / polls)
             against = (found.up + found.down) / readings
             results.append(tell(f"Wattfleet, {span}", found, readings, batches, None))
-            peers = {"Influx lines": influx, "Telegraf JSON": telegraf_json, "Sparkplug B": Sparkplug()}
+            peers: dict[str, Callable[[Polls], bytes]] = {
+                "Influx lines": influx,
+                "Telegraf JSON": telegraf_json,
+                "Sparkplug B": Sparkplug(),
+            }
             for name, encode in peers.items():
                 (folder / "got").write_text("0")
                 topic = TOPIC if name == "Sparkplug B" else "telemetry"
