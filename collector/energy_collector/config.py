@@ -139,6 +139,8 @@ class Config:
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
+    # Port of the metrics on loopback; None where nobody has asked for them.
+    metrics_port: int | None = None
 
 
 def load(path: Path) -> Config:
@@ -186,6 +188,7 @@ def parse(data: Any) -> Config:
         delivery=_delivery(root.section("delivery", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=control_socket,
+        metrics_port=_metrics_port(root.section("metrics", required=False)),
     )
     root.finish()
     if faults:
@@ -338,6 +341,12 @@ def _hub(section: Section) -> HubConfig:
     )
     section.finish()
     return hub
+
+
+def _metrics_port(section: Section) -> int | None:
+    port = section.number("port", int, 1, 65535) if section.data else None
+    section.finish()
+    return port
 
 
 def _buffer(section: Section, control_socket: Path) -> BufferConfig:

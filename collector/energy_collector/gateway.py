@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from energy_collector import __version__
 from energy_collector.clock import SourceClock
@@ -23,11 +23,14 @@ from energy_collector.polling import Polling
 from energy_collector.times import iso
 from energy_collector.writer import Writer
 
+if TYPE_CHECKING:
+    from energy_collector.metrics import Metrics
+
 # A writer that has not come round for so long hangs in the kernel; systemd then restarts us. In s.
 WRITER_PATIENCE = 90.0
 STATE_TIMEOUT = 30.0
 # What holds for as long as the process runs: a change of these starts it anew.
-FIXED = ("site", "buffer", "control_socket")
+FIXED = ("site", "buffer", "control_socket", "metrics_port")
 
 
 class Gateway:
@@ -59,6 +62,7 @@ class Gateway:
         server = ControlServer(self.config.control_socket, self._handle)
         await server.start()
         await self._polling.apply(self.config)
+        metrics = self._metrics()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -87,7 +91,17 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if metrics is not None:
+                metrics.stop()
             await server.stop()
+
+    def _metrics(self) -> Metrics | None:
+        if self.config.metrics_port is None:
+            return None
+        # Imported here: few ask for it, and its memory is better spent on readings.
+        from energy_collector.metrics import Metrics
+
+        return Metrics(self.config.metrics_port, self._status, self._operations.counters)
 
     # The configuration while the service runs.
 
