@@ -197,6 +197,8 @@ def ours(folder: Path, polls: int, batches: int, pause: float) -> tuple[Traffic,
         append(buffer, minutes[0], 0)
         append(buffer, minutes[1], pause)
         wait_until(lambda: number(got) == 1, "the first batch is delivered")
+        # Its acknowledgements are over too.
+        time.sleep(PACE / 2)
         before = traffic()
         for at, minute in enumerate(minutes[2:], 2):
             append(buffer, minute, pause)
