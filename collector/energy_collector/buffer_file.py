@@ -7,7 +7,6 @@ nobody writes to a file that has just been put aside.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import sqlite3
@@ -206,4 +205,7 @@ def _roll_back(db: sqlite3.Connection) -> None:
 def _keep(db: sqlite3.Connection) -> None:
     """Never close a connection to a file that was renamed: SQLite would remove the log of the new file with it, since
     it knows the log by its name only."""
+    # Imported here: it is large, and hardly ever needed.
+    import ctypes
+
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))

@@ -65,7 +65,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
+    # Imported here: the delivering service has no use for it.
+    from energy_collector.stages import calibration
+
     settings = config.load(options.file)
+    if settings.device_mapping.exists():
+        try:
+            calibration.load(settings.device_mapping)
+        except calibration.MappingError as error:
+            raise config.ConfigError([f"{settings.device_mapping}: {error}"]) from error
     print(
         f"{options.file}: site {settings.site}, {len(settings.meters)} meters on {len(settings.buses)} buses"
     )

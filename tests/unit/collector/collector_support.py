@@ -27,6 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from energy_collector.config import Config, parse
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -164,7 +165,7 @@ class FakeHub:
         self._client.on_connect = lambda client, *_: client.subscribe(f"energy/v1/{site}/#", qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._take
-        self._client.reconnect_delay_set(0.1, 0.5)
+        self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]  # seconds, whole or not
         self._client.connect("localhost", broker.port)
         self._client.loop_start()
         assert self._ready.wait(PATIENCE)
@@ -212,7 +213,7 @@ class ModbusServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)  # type: ignore[no-untyped-call]
         self._thread.join(PATIENCE)
 
 
@@ -316,3 +317,10 @@ def running(*services: Service) -> Iterator[None]:
     finally:
         for service in services:
             service.kill()
+
+
+def config_of(folder: Path, **meter: Any) -> Config:
+    """A configuration of one meter, `main`, with these keys changed or added."""
+    changed = document(folder)
+    changed["meters"][0].update(meter)
+    return parse(changed)
