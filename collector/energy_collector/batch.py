@@ -44,8 +44,8 @@ MAX_BODY = 16 << 20
 MAX_READINGS = 1_000_000
 
 RAW, ZLIB = 0, 1
-# Of zlib.
-LEVEL = 9
+# Of zlib: 6 and 9 take longer and make nothing smaller (docs/decisions/0020-buffer-in-chunks.md).
+LEVEL = 5
 
 
 class Series(NamedTuple):

@@ -45,8 +45,9 @@ CREATE TABLE chunks (
     readings INTEGER NOT NULL,
     first INTEGER NOT NULL,              -- time of its oldest reading
     last INTEGER NOT NULL,               -- and of its newest
-    until INTEGER,                       -- times are provisional, and it is not sealed before this boot time in ms
-    boot TEXT,                           -- of this boot
+    until INTEGER,                       -- times are provisional: not sealed before this time since the boot, ms
+    boot TEXT,                           -- which boot
+    shift INTEGER,                       -- what was added to the time since the boot
     data BLOB NOT NULL
 );
 CREATE INDEX held ON chunks (until) WHERE until IS NOT NULL;
@@ -150,11 +151,11 @@ class Buffer:
         rows = [self._row(one) for one in chunks]
         with self._file.transaction():
             self._db.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", new)
-            self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _row(self, one: Chunk) -> tuple[object, ...]:
-        boot = None if one.until is None else self._boot.id
-        return (*one[:4], one.until, boot, chunk.protect(one.data))
+        held = (None, None, None) if one.until is None else (one.until, self._boot.id, one.offset)
+        return (*one[:4], *held, chunk.protect(one.data))
 
     def following(self) -> int:
         """The number of the next reading."""
@@ -211,28 +212,36 @@ class Buffer:
         pages = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
         return pages * self._one("PRAGMA page_size")
 
-    def restamp(self, by: int) -> int:
-        """Move the times of the readings that were taken in this boot while its clock was wrong, and that wait for the
-        right time; the number of readings moved."""
+    def settled(self) -> int:
+        """The newest time that will not move any more."""
+        return self._one(
+            "SELECT max(newest, ifnull((SELECT max(last) FROM (SELECT last FROM chunks"
+            " WHERE until IS NULL OR boot != ? ORDER BY id DESC LIMIT ?)), 0)) FROM head",
+            self._boot.id,
+            NEWEST_CHUNKS,
+        )
+
+    def restamp(self, right: int | None) -> int:
+        """Provisional times of this boot become final: they are moved to the `right` offset, in ms, or stay as they are
+        where it is None; the number of readings moved."""
+        moved = 0
         with self._file.transaction():
             rows = self._db.execute(
-                "SELECT id, readings, first, last, data FROM chunks WHERE until IS NOT NULL AND boot = ? ORDER BY id",
+                "SELECT id, readings, first, last, data, until, shift FROM chunks"
+                " WHERE until IS NOT NULL AND boot = ? ORDER BY id",
                 (self._boot.id,),
             ).fetchall()
             layouts = self.packer.layouts
-            newest = self._one("SELECT newest FROM head")
-            moved = 0
-            for number, readings, first, last, stored in rows:
-                if first + by <= newest:
-                    # Its neighbours were sealed as they were: it has to stay behind them.
-                    self._db.execute("UPDATE chunks SET until = NULL WHERE id = ?", (number,))
-                    continue
-                data = chunk.protect(chunk.shift(chunk.check(stored), by, layouts))
-                self._db.execute(
-                    "UPDATE chunks SET first = ?, last = ?, until = NULL, data = ? WHERE id = ?",
-                    (first + by, last + by, data, number),
-                )
-                moved += readings
+            settled = self.settled()
+            for number, readings, first, last, data, until, shift in rows:
+                before = Chunk(number, readings, first, last, chunk.check(data), until, shift)
+                after = before.moved(right, layouts)
+                if after.first <= settled:
+                    # Readings in front of it were sealed as they were.
+                    after = before.moved(None, layouts)
+                self._db.execute("DELETE FROM chunks WHERE id = ?", (number,))
+                self._db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._row(after))
+                moved += readings if after.first != first else 0
         return moved
 
     # What the delivering service does.
@@ -281,7 +290,7 @@ class Buffer:
             self._db.execute("DELETE FROM chunks WHERE id BETWEEN ? AND ?", (low, high))
             following = high + chunks[-1].readings
             if taken.rest is not None:
-                self._db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", self._row(taken.rest))
+                self._db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._row(taken.rest))
                 following = taken.rest.number
             self._delete_freed()
             self._db.execute(
@@ -298,13 +307,13 @@ class Buffer:
     def _chunks(self, span: int, most: int) -> list[Chunk]:
         """The oldest chunks that may be sealed, up to the first that no longer fits."""
         rows = self._db.execute(
-            "SELECT id, readings, first, last, data, until FROM chunks WHERE id < ? ORDER BY id",
+            "SELECT id, readings, first, last, data, until, shift FROM chunks WHERE id < ? ORDER BY id",
             (self._held_from(),),
         )
         found: list[Chunk] = []
         readings = 0
-        for number, count, first, last, data, until in rows:
-            found.append(Chunk(number, count, first, last, chunk.check(data), until))
+        for number, count, first, last, data, until, shift in rows:
+            found.append(Chunk(number, count, first, last, chunk.check(data), until, shift or 0))
             readings += count
             if readings > most or last >= found[0].first + span:
                 break
@@ -391,10 +400,20 @@ class Buffer:
 
     def settle(self) -> None:
         """Delete what was freed, in a transaction of its own. Raises sqlite3.Error; it may be tried again then."""
-        if self._freed:
-            with self._file.transaction():
-                self._delete_freed()
-            self._freed.clear()
+        if not self._freed:
+            return
+        try:
+            self._settle()
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error) or not self._file.release():
+                raise
+            self._settle()
+        self._freed.clear()
+        self._file.reserve()
+
+    def _settle(self) -> None:
+        with self._file.transaction():
+            self._delete_freed()
 
     def _delete_freed(self) -> None:
         self._db.executemany("DELETE FROM batches WHERE sequence = ?", [(one,) for one in self._freed])

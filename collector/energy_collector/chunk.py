@@ -21,6 +21,8 @@ from energy_collector.reading import Layout, Record
 # Number of the layout, time in ms UTC, what follows.
 HEAD = struct.Struct("<IqB")
 CHECKSUM = struct.Struct("<I")
+# Chunks of up to so many bytes are deflated.
+DEFLATED = 16 << 10
 # Readings in neighbours that are joined.
 JOINED = 4000
 # Values; values and a quality for each; a quality for each and no value.
@@ -34,7 +36,8 @@ class CorruptError(Exception):
 class Chunk(NamedTuple):
     """Packed records. `number` is that of the first reading; `first` and `last` are the oldest and the newest time.
 
-    `until` is set while the times are provisional: see energy_collector.clock.
+    While the times are provisional, they are the time since the boot plus `offset`, and may move until the boot time
+    `until`, all in ms: see energy_collector.clock.
     """
 
     number: int
@@ -43,6 +46,15 @@ class Chunk(NamedTuple):
     last: int
     data: bytes
     until: int | None = None
+    offset: int = 0
+
+    def moved(self, right: int | None, layouts: Mapping[int, Layout]) -> Chunk:
+        """The same with times that are no longer provisional: the right offset is known, or will never be."""
+        if self.until is None or right is None:
+            return self._replace(until=None, offset=0)
+        by = right - self.offset
+        data = shift(self.data, by, layouts)
+        return Chunk(self.number, self.readings, self.first + by, self.last + by, data)
 
 
 class Packed(NamedTuple):
@@ -102,7 +114,9 @@ class Packer:
         self._by_identity[id(layout)] = (layout, number)
         return number
 
-    def pack(self, number: int, records: Sequence[Record], until: int | None = None) -> Chunk:
+    def pack(
+        self, number: int, records: Sequence[Record], until: int | None = None, offset: int = 0
+    ) -> Chunk:
         """A chunk of at least one record; `number` is that of its first reading."""
         parts = []
         count = 0
@@ -110,7 +124,7 @@ class Packer:
             parts.append(_pack(self.number(record.layout), record))
             count += len(record.values)
         times = [record.time for record in records]
-        return Chunk(number, count, min(times), max(times), b"".join(parts), until)
+        return Chunk(number, count, min(times), max(times), b"".join(parts), until, offset)
 
 
 def _pack(layout: int, record: Record) -> bytes:
@@ -137,13 +151,13 @@ def _without_infinities(values: Sequence[float], codes: bytes) -> tuple[Sequence
 
 
 def join(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Fewer chunks with the same readings: neighbours become one, unless the one's times are provisional and the
-    other's are not, or they are so many that a batch could not take them whole."""
+    """Fewer chunks with the same readings: neighbours become one, unless the times of one are provisional and those of
+    the other are not, or they are so many that a batch could not take them whole."""
     runs: list[list[Chunk]] = []
     readings = 0
     for one in chunks:
         readings += one.readings
-        if runs and readings <= JOINED and (runs[-1][-1].until is None) == (one.until is None):
+        if runs and readings <= JOINED and _provisional(runs[-1][-1]) == _provisional(one):
             runs[-1].append(one)
         else:
             runs.append([one])
@@ -156,22 +170,33 @@ def join(chunks: Sequence[Chunk]) -> list[Chunk]:
             max(one.last for one in run),
             b"".join(one.data for one in run),
             run[-1].until,
+            run[-1].offset,
         )
         for run in runs
     ]
 
 
+def _provisional(one: Chunk) -> tuple[bool, int]:
+    return one.until is not None, one.offset
+
+
 def protect(data: bytes) -> bytes:
-    """The bytes with their checksum in front: SQLite has none of its own outside of the write-ahead log."""
-    return CHECKSUM.pack(zlib.crc32(data)) + data
+    """The bytes as they are stored: with a checksum in front, since SQLite has none of its own outside of the
+    write-ahead log, and deflated when they are few.
+
+    A commit of few readings weighs on flash by the pages that it touches. One of many fills its blocks anyway, and
+    would cost too much processor time.
+    """
+    stored = b"Z" + zlib.compress(data, 1) if len(data) <= DEFLATED else b"R" + data
+    return CHECKSUM.pack(zlib.crc32(stored)) + stored
 
 
 def check(stored: bytes) -> bytes:
     """The bytes that were protected; raises CorruptError."""
-    data = stored[CHECKSUM.size :]
-    if len(stored) < CHECKSUM.size or CHECKSUM.unpack_from(stored)[0] != zlib.crc32(data):
+    content = stored[CHECKSUM.size :]
+    if len(stored) <= CHECKSUM.size or CHECKSUM.unpack_from(stored)[0] != zlib.crc32(content):
         raise CorruptError("a checksum is wrong")
-    return data
+    return zlib.decompress(content[1:]) if content[:1] == b"Z" else content[1:]
 
 
 def unpack(data: bytes, layouts: Mapping[int, Layout]) -> Iterator[Packed]:

@@ -147,6 +147,14 @@ class BufferConfig:
 
 
 @dataclass(frozen=True)
+class ClockConfig:
+    """When the clock counts as wrong, and how long (s) readings wait for it to be right."""
+
+    require_sync: bool = False
+    hold: float = 3600.0
+
+
+@dataclass(frozen=True)
 class BatchConfig:
     """When a batch is sealed, and when it is sent again. Times in s."""
 
@@ -177,6 +185,7 @@ class Config:
     buffer: BufferConfig = field(default_factory=BufferConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
     device_mapping: Path = Path("/etc/energy/device_mapping.json")
@@ -230,6 +239,7 @@ def parse(data: Any) -> Config:
         buffer=buffer,
         batch=_batch(root.section("batch", required=False), buffer.commit_interval),
         delivery=_delivery(root.section("delivery", required=False)),
+        clock=_clock(root.section("clock", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=control_socket,
         device_mapping=_path(root, "device_mapping", Config.device_mapping),
@@ -520,3 +530,12 @@ def _delivery(section: Section) -> DeliveryConfig:
     )
     section.finish()
     return delivery
+
+
+def _clock(section: Section) -> ClockConfig:
+    clock = ClockConfig(
+        section.take("require_sync", bool, default=ClockConfig.require_sync),
+        section.number("hold", float, 120, 86400, ClockConfig.hold),
+    )
+    section.finish()
+    return clock

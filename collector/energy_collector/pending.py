@@ -22,7 +22,7 @@ from energy_collector.reading import Layout
 MAGIC = b"WFP1"
 STREAM_SIZE = 8
 ENTRY = struct.Struct("<IIc")
-CHUNK = struct.Struct("<QIqqq")
+CHUNK = struct.Struct("<QIqqqq")
 NUMBER = struct.Struct("<I")
 NEVER = -1
 # The file is written anew when more than this and half of it has been committed, in bytes.
@@ -89,7 +89,7 @@ def _entries(chunks: Iterable[Chunk], layouts: Mapping[int, Layout]) -> bytes:
         _put(out, b"L", NUMBER.pack(number) + chunk.layout_text(layout).encode())
     for one in chunks:
         until = NEVER if one.until is None else one.until
-        _put(out, b"C", CHUNK.pack(*one[:4], until) + one.data)
+        _put(out, b"C", CHUNK.pack(*one[:4], until, one.offset) + one.data)
     return bytes(out)
 
 
@@ -123,7 +123,7 @@ def read(path: Path) -> tuple[bytes, list[Chunk], dict[int, Layout]]:
         if kind == b"L":
             layouts[NUMBER.unpack_from(content)[0]] = chunk.read_layout(content[NUMBER.size :].decode())
         else:
-            number, readings, first, last, until = CHUNK.unpack_from(content)
+            number, readings, first, last, until, offset = CHUNK.unpack_from(content)
             held = None if until == NEVER else until
-            chunks.append(Chunk(number, readings, first, last, content[CHUNK.size :], held))
+            chunks.append(Chunk(number, readings, first, last, content[CHUNK.size :], held, offset))
     return stream, chunks, layouts

@@ -92,7 +92,7 @@ class Sealer:
     def _rest(self, chunk: Chunk, start: int, number: int, readings: int) -> Chunk:
         data = chunk.data[start:]
         times = [one.time for one in unpack(data, self.layouts)]
-        return Chunk(number, readings, min(times), max(times), data, chunk.until)
+        return Chunk(number, readings, min(times), max(times), data, chunk.until, chunk.offset)
 
     def _of(self, number: int) -> _Known:
         found = self._known.get(number)

@@ -7,18 +7,19 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from energy_collector import chunk, pending
+from energy_collector import chunk, pending, quality
 from energy_collector.buffer import Buffer, BufferReplacedError, BufferUnusableError
 from energy_collector.chunk import Chunk, CorruptError, Packer
+from energy_collector.clock import SourceClock
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults, log
 from energy_collector.pending import PendingFile
-from energy_collector.reading import Record
+from energy_collector.reading import Layout, Record
 
 # A poll's readings come in a burst. When nothing has come for this part of the commit interval it is over, and is
 # committed: one commit a burst is kind to flash.
@@ -31,8 +32,11 @@ RETRY = 2.0
 IDLE = 1.0
 CAUSE = "the disk is full, read-only or failing"
 
-# Records that wait, and until when their times are provisional.
-_Held = tuple[int | None, list[Record]]
+# What a chunk says of its times, `until` and `offset`, and its records.
+_Held = tuple["int | None", int, list[Record]]
+# A reading that is good but for its time.
+GOOD, DOUBTFUL = bytes([quality.GOOD]), bytes([quality.UNCERTAIN_CLOCK])
+
 StateCallback = Callable[[dict[str, Any]], object]
 
 
@@ -45,12 +49,13 @@ class Writer(threading.Thread):
     def __init__(self, config: BufferConfig, faults: Faults) -> None:
         super().__init__(name="writer", daemon=True)
         self.config = config
-        self.newest = 0
+        # Times in the buffer: the newest one, and the newest that will not move any more.
+        self.newest = self.settled = 0
         self.heartbeat = time.monotonic()
         self.lost = 0
         self._faults = faults
         self._buffer: Buffer | None = None
-        self._failure = ""
+        self.failure = ""
         self._retry_at = 0.0
         # What follows is shared between threads.
         self._changed = threading.Condition()
@@ -64,6 +69,9 @@ class Writer(threading.Thread):
         self._following = 0
         self._first_put = self._last_put = 0.0
         self._asked: list[StateCallback] = []
+        self._clock: SourceClock | None = None
+        # Right offsets, or None, that the buffer has not learnt of yet.
+        self._corrections: list[int | None] = []
         self._stopping = False
 
     def open(self) -> None:
@@ -71,7 +79,7 @@ class Writer(threading.Thread):
         self._open_buffer()
         if self._buffer is None:
             with self._changed:
-                self._renumber(self._packer, 0, [(None, self._left_behind(self._waiting, None))], self._file)
+                self._renumber(self._packer, 0, self._left_behind(self._waiting, None), self._file)
         self.start()
 
     def put(self, records: Sequence[Record]) -> None:
@@ -79,15 +87,46 @@ class Writer(threading.Thread):
         if not records:
             return
         with self._changed:
-            self._add(records)
+            idle = not self._pending
+            if self._clock is None or not self._clock.spans:
+                self._add(records)
+            else:
+                for record in records:
+                    self._add_doubtful(record, self._clock)
             self._last_put = time.monotonic()
-            if len(self._pending) == 1:
+            if idle:
                 self._first_put = self._last_put
                 self._changed.notify()
 
-    def _add(self, records: Sequence[Record]) -> None:
+    def _add_doubtful(self, record: Record, clock: SourceClock) -> None:
+        """Store a record of a time when the clock was, or may have been, wrong."""
+        span = next((one for one in clock.spans if one.holds(record.time)), None)
+        if span is None:
+            self._add([record])
+            return
+        codes = (record.qualities or bytes(len(record.values))).replace(GOOD, DOUBTFUL)
+        record = record._replace(qualities=codes, time=record.time + span.moved)
+        if span.offset is None or span.high is not None:
+            self._add([record])
+        else:
+            self._add([record], clock.hold_until(), span.offset)
+
+    def follow(self, clock: SourceClock) -> None:
+        """Mark what is taken while `clock` is wrong, and move it when it is right."""
+        self._clock = clock
+        clock.corrected = self._correct
+
+    def _correct(self, right: int | None) -> None:
+        with self._changed:
+            self._corrections.append(right)
+            layouts = self._packer.layouts
+            self._pending = deque(one.moved(right, layouts) for one in self._pending)
+            self._to_file(lambda: self._file.reset(self._pending, self._packer.new))
+            self._changed.notify()
+
+    def _add(self, records: Sequence[Record], until: int | None = None, offset: int = 0) -> None:
         known = len(self._packer.new)
-        one = self._packer.pack(self._following, records)
+        one = self._packer.pack(self._following, records, until, offset)
         new = {number: self._packer.new[number] for number in list(self._packer.new)[known:]}
         self._following += one.readings
         self._readings += one.readings
@@ -145,6 +184,8 @@ class Writer(threading.Thread):
 
     def _due(self) -> float:
         """When the next commit is due."""
+        if self._corrections:
+            return self._retry_at
         if not self._pending:
             return time.monotonic() + IDLE
         interval = self.config.commit_interval
@@ -156,10 +197,16 @@ class Writer(threading.Thread):
         with self._changed:
             chunks = list(self._pending)
             layouts = dict(self._packer.new)
-        if self._buffer is None or not chunks:
+            corrections = list(self._corrections)
+        if self._buffer is None or not (chunks or corrections):
             return
         try:
-            self._buffer.store(chunk.join(chunks), layouts)
+            for right in corrections:
+                moved = self._buffer.restamp(right)
+                log.info("clock: is right; %d readings in the buffer have moved to the right time", moved)
+                del self._corrections[0]
+            if chunks:
+                self._buffer.store(chunk.join(chunks), layouts)
         except BufferReplacedError as error:
             self._tell_replaced(str(error))
         except (sqlite3.Error, OSError) as error:
@@ -168,7 +215,8 @@ class Writer(threading.Thread):
             if "full" not in str(error):
                 self._close_buffer()
         else:
-            self._committed(chunks[-1].number, layouts)
+            if chunks:
+                self._committed(chunks[-1].number, layouts)
             self._faults.over("buffer")
 
     def _committed(self, last: int, layouts: dict[int, Any]) -> None:
@@ -181,7 +229,7 @@ class Writer(threading.Thread):
             self._to_file(lambda: self._file.committed(list(self._pending), self._packer.new))
 
     def _fail(self, text: str) -> None:
-        self._failure = text
+        self.failure = text
         self._retry_at = time.monotonic() + RETRY
         self._faults.report("buffer", f"{text}; readings are held in memory", CAUSE)
 
@@ -206,18 +254,19 @@ class Writer(threading.Thread):
             log.warning("buffer: was damaged: %s; a new one begins", line)
         with self._changed:
             self._number_anew(buffer)
-            self.newest = max(self.newest, buffer.newest())
+            self.newest = max(self.newest, buffer.newest(), *(one.last for one in self._pending))
+            final = [one.last for one in self._pending if one.until is None]
+            self.settled = max(self.settled, buffer.settled(), *final)
         self._buffer = buffer
 
     def _number_anew(self, buffer: Buffer) -> None:
         """Give what waits in memory the numbers of this buffer: of its layouts, and of its next readings."""
         held: list[_Held] = []
         if self._file.path == self._waiting:
-            held.append((None, self._left_behind(self.config.pending, buffer)))
+            held += self._left_behind(self.config.pending, buffer)
             if not self._pending:
-                held.append((None, self._left_behind(self._waiting, None)))
-        layouts = self._packer.layouts
-        held += [(one.until, list(chunk.records(one.data, layouts))) for one in self._pending]
+                held += self._left_behind(self._waiting, None)
+        held += _unpacked(self._pending, self._packer.layouts)
         before = self._file
         file = PendingFile(self.config.pending, buffer.stream)
         self._renumber(buffer.packer, buffer.following(), held, file)
@@ -228,25 +277,23 @@ class Writer(threading.Thread):
         self._packer, self._following, self._file = packer, following, file
         self._pending.clear()
         self._readings = 0
-        for until, records in held:
-            if records:
-                one = packer.pack(self._following, records, until)
-                self._following += one.readings
-                self._readings += one.readings
-                self._pending.append(one)
+        for until, offset, records in held:
+            one = packer.pack(self._following, records, until, offset)
+            self._following += one.readings
+            self._readings += one.readings
+            self._pending.append(one)
         self._first_put = self._last_put = time.monotonic()
         self._to_file(lambda: file.reset(self._pending, packer.new))
 
-    def _left_behind(self, path: Path, buffer: Buffer | None) -> list[Record]:
-        """Records that a run before this one has put and not committed."""
+    def _left_behind(self, path: Path, buffer: Buffer | None) -> list[_Held]:
+        """What a run before this one has put and not committed."""
         try:
             stream, chunks, layouts = pending.read(path)
             following = 0
             if buffer is not None and stream == buffer.stream:
                 layouts = {**buffer.packer.layouts, **layouts}
                 following = buffer.following()
-            data = b"".join(one.data for one in chunks if one.number >= following)
-            return list(chunk.records(data, layouts))
+            return _unpacked([one for one in chunks if one.number >= following], layouts)
         except (OSError, CorruptError) as error:
             log.warning("pending readings: %s: cannot be taken up: %s", path, error)
             return []
@@ -271,9 +318,13 @@ class Writer(threading.Thread):
 
     def _state(self) -> dict[str, Any]:
         if self._buffer is None:
-            return {"error": self._failure}
+            return {"error": self.failure}
         try:
             state = asdict(self._buffer.state())
         except sqlite3.Error as error:
             return {"error": str(error)}
         return {**state, "pending": self._readings, "dropped": state["dropped"] + self.lost}
+
+
+def _unpacked(chunks: Iterable[Chunk], layouts: Mapping[int, Layout]) -> list[_Held]:
+    return [(one.until, one.offset, list(chunk.records(one.data, layouts))) for one in chunks]

@@ -40,7 +40,7 @@ class OneRequest(Meter):
         self.points = {f"{config.name}/r": "1"}
         self._layout = Layout(tuple(self.points), ("1",))
 
-    async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
+    async def read(self, bus: Bus, stamp: Stamp) -> Poll:
         request = ReadRegisters(3, 9, 1)
         try:
             answer = await bus.call(self.config.unit, request, stamp)
@@ -63,7 +63,7 @@ class Site:
             )
             for unit in range(1, units + 1)
         }
-        self.poller = Poller(bus, list(self.meters.values()), clock, self._take, Faults())
+        self.poller = Poller(bus, list(self.meters.values()), self._take, Faults())
         by_name = {one.meter.config.name: one for one in self.meters.values()}
         self.operations = Operations({"line": bus}, by_name, clock)
 
