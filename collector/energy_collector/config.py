@@ -132,11 +132,21 @@ class HubConfig:
 
 @dataclass(frozen=True)
 class BufferConfig:
-    """The buffer's file and its bounds."""
+    """The buffer's file and its bounds, how often it is written, and where readings wait in memory until then."""
 
     path: Path = Path("/var/lib/energy/buffer.db")
     max_bytes: int = 536870912
     max_age: float = 7776000.0
+    commit_interval: float = 1.0
+    pending: Path = Path("/run/energy/pending")
+
+
+@dataclass(frozen=True)
+class ClockConfig:
+    """When the clock counts as wrong, and how long (s) readings wait for it to be right."""
+
+    require_sync: bool = False
+    hold: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -160,6 +170,7 @@ class Config:
     signing_key: Path = Path("/var/lib/energy/signing.key")
     buffer: BufferConfig = field(default_factory=BufferConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
     device_mapping: Path = Path("/etc/energy/device_mapping.json")
@@ -198,7 +209,8 @@ def parse(data: Any) -> Config:
     own = profiles.own(_path(root, "profiles", PROFILES), faults)
     meters = [_meter(section, interval, buses, own) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
-    buffer = _buffer(root.section("buffer", required=False))
+    control_socket = _path(root, "control_socket", Config.control_socket)
+    buffer = _buffer(root.section("buffer", required=False), control_socket)
     config = Config(
         site=site,
         interval=interval,
@@ -207,9 +219,10 @@ def parse(data: Any) -> Config:
         hub=_hub(root.section("hub")),
         signing_key=_path(root, "signing_key", Config.signing_key),
         buffer=buffer,
-        batch=_batch(root.section("batch", required=False)),
+        batch=_batch(root.section("batch", required=False), buffer.commit_interval),
+        clock=_clock(root.section("clock", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
-        control_socket=_path(root, "control_socket", Config.control_socket),
+        control_socket=control_socket,
         device_mapping=_path(root, "device_mapping", Config.device_mapping),
         learned=_path(root, "learned", buffer.path.with_name("learned.json")),
         sources=_sources(root.section("sources", required=False)),
@@ -463,21 +476,34 @@ def _metrics_port(section: Section) -> int | None:
     return port
 
 
-def _buffer(section: Section) -> BufferConfig:
+def _buffer(section: Section, control_socket: Path) -> BufferConfig:
     buffer = BufferConfig(
         _path(section, "path", BufferConfig.path),
         section.number("max_bytes", int, 1 << 20, 1 << 50, BufferConfig.max_bytes),
         section.number("max_age", float, 60, 3.2e9, BufferConfig.max_age),
+        section.number("commit_interval", float, 1, 10, BufferConfig.commit_interval),
+        _path(section, "pending", control_socket.with_name("pending")),
     )
     section.finish()
     return buffer
 
 
-def _batch(section: Section) -> BatchConfig:
+def _batch(section: Section, commit_interval: float) -> BatchConfig:
+    # Each batch costs a commit of its own: six times as few of those as of the others.
+    interval = min(max(BatchConfig.interval, 6 * commit_interval), 60.0)
     batch = BatchConfig(
-        section.number("interval", float, 1, 60, BatchConfig.interval),
+        section.number("interval", float, 1, 60, interval),
         section.number("max_readings", int, 1, 100_000, BatchConfig.max_readings),
         section.number("resend", float, 1, 3600, BatchConfig.resend),
     )
     section.finish()
     return batch
+
+
+def _clock(section: Section) -> ClockConfig:
+    clock = ClockConfig(
+        section.take("require_sync", bool, default=ClockConfig.require_sync),
+        section.number("hold", float, 120, 86400, ClockConfig.hold),
+    )
+    section.finish()
+    return clock

@@ -152,13 +152,11 @@ class Poller(Traffic):
         self,
         bus: Bus,
         meters: list[PolledMeter],
-        clock: SourceClock,
         sink: Callable[[list[Record]], None],
         faults: Faults,
     ) -> None:
         self.bus = bus
         self.meters = meters
-        self._clock = clock
         self._sink = sink
         self._faults = faults
         self._by_unit = {one.meter.config.unit: one for one in meters}
@@ -268,12 +266,12 @@ class Poller(Traffic):
         if meter.is_asked:
             self._silent[meter] = None
             return
-        self._sink(self._with_clock(meter.null().records))
+        self._sink(meter.null().records)
         meter.schedule.advance(time.monotonic())
         self._await_due(meter)
 
     def _deliver(self, meter: PolledMeter, poll: Poll) -> None:
-        self._sink(self._with_clock(poll.records))
+        self._sink(poll.records)
         self._tell(meter, poll.error)
 
     # The silent ones.
@@ -342,18 +340,6 @@ class Poller(Traffic):
             self._forgive()
 
     # What others hear.
-
-    def _with_clock(self, records: list[Record]) -> list[Record]:
-        """Good readings taken while the clock was wrong say so."""
-        if self._clock.is_right:
-            return records
-        doubtful = bytes([quality.UNCERTAIN_CLOCK])
-        return [
-            one._replace(
-                qualities=(one.qualities or bytes(len(one.values))).replace(bytes([quality.GOOD]), doubtful)
-            )
-            for one in records
-        ]
 
     def _tell(self, meter: PolledMeter, error: BusError | None) -> None:
         config = meter.meter.config

@@ -112,7 +112,7 @@ async def poll(bus_config: BusConfig, units: int, interval: float, seconds: floa
             if not one.qualities:
                 times.setdefault(one.layout.points[0].split("/")[0], []).append(one.time)
 
-    task = asyncio.create_task(Poller(bus, meters, clock, sink, Faults()).run())
+    task = asyncio.create_task(Poller(bus, meters, sink, Faults()).run())
     await asyncio.sleep(interval)
     busy, started = time.process_time(), time.monotonic()
     requests = bus.counters["requests"]

@@ -54,7 +54,7 @@ async def main() -> None:
             PolledMeter(make(MeterConfig(f"m{unit}", "hall", unit, "eastron-sdm630", INTERVAL)), clock, 0)
             for unit in (1, 2, 3)
         ]
-        task = asyncio.create_task(Poller(bus, meters, clock, sink, Faults()).run())
+        task = asyncio.create_task(Poller(bus, meters, sink, Faults()).run())
         await asyncio.sleep(1.5)
         assert good, "no poll was good before the outage"
         for forgets in (False, True):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,23 @@ def test_a_folder_that_cannot_be_written_is_told_once(
     asyncio.run(run())
     assert len(caplog.records) == 1
     assert "cannot be written: No such file or directory" in caplog.text
+
+
+def test_the_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        steps.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def replaced(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    asyncio.run(Learned(tmp_path / "learned.json", Faults()).save())
+    assert steps == ["learned.json.new", "rename", tmp_path.name]

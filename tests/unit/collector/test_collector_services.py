@@ -25,7 +25,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from energy_collector import batch, config, control
 from energy_collector.buffer import Buffer
 from energy_collector.cli import main
-from energy_collector.reading import Reading
+from energy_collector.reading import Layout, Record
 
 from .collector_support import (
     Authority,
@@ -80,7 +80,8 @@ def line(tmp_path: Path) -> Iterator[Line]:
 def fill(folder: Path, count: int, start: int = 1000) -> Buffer:
     """A buffer with `count` readings a second apart, so that each is a batch of its own."""
     buffer = Buffer(folder / "buffer.db")
-    buffer.append(Reading("m/p", "W", start + 1000 * index, float(index), 0) for index in range(count))
+    layout = Layout(("m/p",), ("W",))
+    buffer.append([Record(layout, start + 1000 * index, [float(index)]) for index in range(count)])
     return buffer
 
 

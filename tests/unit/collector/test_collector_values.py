@@ -12,7 +12,6 @@ from fractions import Fraction
 import pytest
 from energy_collector import profiles, quality, values
 from energy_collector.blocks import RegisterMeter
-from energy_collector.clock import SourceClock, Stamper
 from energy_collector.config import ChannelConfig, MeterConfig
 from energy_collector.meters import make
 from energy_collector.profile import Bits, Point, Profile, point_name
@@ -324,58 +323,3 @@ def test_a_channel_says_where_its_wire_counts_as_broken() -> None:
 def test_voltage_input() -> None:
     assert values.from_channel(0, 65535, channel("0-10V", -50, 50)).value == -50
     assert values.from_channel(65535, 65535, channel("0-10V", -50, 50)).value == 50
-
-
-class Clocks:
-    """A system clock and a monotonic one under the test's hand, in s."""
-
-    def __init__(self, wall: float) -> None:
-        self.wall = wall
-        self.monotonic = 50.0
-
-    def run(self, seconds: float) -> None:
-        self.wall += seconds
-        self.monotonic += seconds
-
-
-def test_time_follows_the_system_clock_forwards() -> None:
-    clocks = Clocks(1000.0)
-    clock = SourceClock(0, lambda: clocks.wall, lambda: clocks.monotonic)
-    assert clock.now() == 1_000_000
-    clocks.run(1.5)
-    assert clock.now() == 1_001_500
-    clocks.wall += 3600
-    assert clock.now() == 4_601_500
-    assert clock.is_right
-
-
-def test_time_never_goes_back_and_says_when_it_is_wrong() -> None:
-    clocks = Clocks(1000.0)
-    clock = SourceClock(0, lambda: clocks.wall, lambda: clocks.monotonic)
-    last = clock.now()
-    clocks.wall -= 10
-    for _ in range(16):
-        clocks.run(1)
-        now = clock.now()
-        assert now == last + 500
-        assert not clock.is_right
-        last = now
-    clocks.run(1)
-    clock.now()
-    assert clock.is_right
-    clocks.run(5)
-    assert clock.now() == clocks.wall * 1000
-
-
-def test_a_gateway_that_boots_in_1970_goes_on_from_its_newest_reading() -> None:
-    clocks = Clocks(12.0)
-    clock = SourceClock(1_700_000_000_000, lambda: clocks.wall, lambda: clocks.monotonic)
-    assert clock.now() == 1_700_000_000_000
-    assert not clock.is_right
-
-
-def test_a_meter_never_gets_the_same_time_twice() -> None:
-    clocks = Clocks(1000.0)
-    clock = SourceClock(0, lambda: clocks.wall, lambda: clocks.monotonic)
-    stamp = Stamper(clock, 1_000_004)
-    assert [stamp() for _ in range(3)] == [1_000_005, 1_000_006, 1_000_007]

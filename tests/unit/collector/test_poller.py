@@ -64,7 +64,7 @@ class Site:
             )
             for unit in range(1, units + 1)
         }
-        self.poller = Poller(bus, list(self.meters.values()), clock, self._take, Faults())
+        self.poller = Poller(bus, list(self.meters.values()), self._take, Faults())
         by_name = {one.meter.config.name: one for one in self.meters.values()}
         self.operations = Operations({"line": bus}, by_name, clock)
 
