@@ -54,7 +54,7 @@ class RawMeter(Meter):
         self._layout = Layout(tuple(self.points), tuple(self.points.values()))
         self._request = ReadRegisters(3, 0, REGISTERS)
 
-    async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
+    async def read(self, bus: Bus, stamp: Stamp) -> Poll:
         """One request."""
         try:
             answer = await bus.call(self.config.unit, self._request, stamp)

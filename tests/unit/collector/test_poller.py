@@ -40,7 +40,7 @@ class OneRequest(Meter):
         self.points = {f"{config.name}/r": "1"}
         self._layout = Layout(tuple(self.points), ("1",))
 
-    async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
+    async def read(self, bus: Bus, stamp: Stamp) -> Poll:
         request = ReadRegisters(3, 9, 1)
         try:
             answer = await bus.call(self.config.unit, request, stamp)
