@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from energy_collector import profiles
 from energy_collector.profile import Profile
 from energy_collector.section import Section, near
@@ -35,6 +33,10 @@ class ConfigError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        # As it was made; an exception is copied by its text otherwise.
+        return ConfigError, (self.faults,)
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ class HubConfig:
     ca: Path = Path("/etc/ssl/energy/ca.crt")
     certificate: Path = Path("/etc/ssl/energy/gateway.crt")
     key: Path = Path("/etc/ssl/energy/gateway.key")
+    keepalive: int = 60
+    connect_timeout: float = 10.0
+    tcp_nodelay: bool = True
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,15 @@ class BatchConfig:
 
 
 @dataclass(frozen=True)
+class DeliveryConfig:
+    """How fast what an outage has left is delivered, in readings and s."""
+
+    backlog_rate: float = 2000.0
+    backlog_burst: int = 5000
+    backlog_start: float = 30.0
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file."""
 
@@ -170,6 +184,7 @@ class Config:
     signing_key: Path = Path("/var/lib/energy/signing.key")
     buffer: BufferConfig = field(default_factory=BufferConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     clock: ClockConfig = field(default_factory=ClockConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
@@ -182,6 +197,9 @@ class Config:
 
 def load(path: Path) -> Config:
     """Read and check the file. Raises ConfigError with every fault, also for a file that cannot be read."""
+    # Imported here: who gets a configuration from elsewhere does without the reader.
+    import yaml
+
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -220,6 +238,7 @@ def parse(data: Any) -> Config:
         signing_key=_path(root, "signing_key", Config.signing_key),
         buffer=buffer,
         batch=_batch(root.section("batch", required=False), buffer.commit_interval),
+        delivery=_delivery(root.section("delivery", required=False)),
         clock=_clock(root.section("clock", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=control_socket,
@@ -465,6 +484,9 @@ def _hub(section: Section) -> HubConfig:
         _path(section, "ca", HubConfig.ca),
         _path(section, "certificate", HubConfig.certificate),
         _path(section, "key", HubConfig.key),
+        section.number("keepalive", int, 5, 3600, HubConfig.keepalive),
+        section.number("connect_timeout", float, 1, 120, HubConfig.connect_timeout),
+        section.take("tcp_nodelay", bool, HubConfig.tcp_nodelay),
     )
     section.finish()
     return hub
@@ -498,6 +520,16 @@ def _batch(section: Section, commit_interval: float) -> BatchConfig:
     )
     section.finish()
     return batch
+
+
+def _delivery(section: Section) -> DeliveryConfig:
+    delivery = DeliveryConfig(
+        section.number("backlog_rate", float, 1, 1e9, DeliveryConfig.backlog_rate),
+        section.number("backlog_burst", int, 1, 10_000_000, DeliveryConfig.backlog_burst),
+        section.number("backlog_start", float, 0, 3600, DeliveryConfig.backlog_start),
+    )
+    section.finish()
+    return delivery
 
 
 def _clock(section: Section) -> ClockConfig:

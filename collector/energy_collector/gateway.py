@@ -19,11 +19,12 @@ from energy_collector.control import ControlServer, RequestError
 from energy_collector.journal import Faults, log
 from energy_collector.learned import Learned
 from energy_collector.notify import notify, watchdog_interval
-from energy_collector.operations import Operations, iso, whole
+from energy_collector.operations import Operations, whole
 from energy_collector.poller import PolledMeter
 from energy_collector.polling import Polling
 from energy_collector.processing import Processing
 from energy_collector.stages.calibration import Calibration
+from energy_collector.times import iso
 from energy_collector.writer import Writer
 
 if TYPE_CHECKING:

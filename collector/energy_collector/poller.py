@@ -75,6 +75,11 @@ class PolledMeter:
         # A probe may ask for the meter while its own poll is under way.
         self._turn = asyncio.Lock()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody asks it just now, the poller or a probe."""
+        return self._turn.locked()
+
     def lateness(self, part: float) -> float | None:
         """How many ms after their due times that part of the last polls (0.5, 0.99) were sent at most."""
         return self._lateness.percentile(part)
@@ -276,7 +281,7 @@ class Poller(Traffic):
         left = due - now - MARGIN
         look_again = math.inf
         for meter in self._silent:
-            if meter.is_asked:
+            if meter.is_busy:
                 continue
             unit = self.bus.unit(meter.meter.config.unit)
             ready = meter.backoff.until

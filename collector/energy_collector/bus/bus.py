@@ -198,9 +198,12 @@ class Bus:
         return -1.0
 
     async def _ask(self, unit: Unit, request: Request, stamp: Callable[[], int]) -> Answer:
-        if unit.late is not None:
-            await self._wait_for_late(unit)
         await self._turns.take()
+        while unit.late is not None:
+            # Looked at with the line in our hands: whoever had it before us may have asked the same unit in vain.
+            self._turns.give()
+            await self._wait_for_late(unit)
+            await self._turns.take()
         try:
             line = self._connector.line
             if line is None or line.lost is not None:

@@ -13,15 +13,15 @@ from energy_collector.bus.errors import NoConnectionError
 from energy_collector.bus.line import Line, SerialLine, TcpLine
 from energy_collector.config import BusConfig
 
-# The kernel repeats a lost first packet after 1 s, then after 2 and 4 s: beginning anew finds a gateway that
-# has come back sooner than waiting does.
-CONNECT_TIMEOUT = 1.0
-# Beginnings of two attempts are at least so far apart.
-ATTEMPT_INTERVAL = 1.0
-# One request in most of that time begins a new attempt and waits so long for it: the first poll that is due after
-# the gateway's return is good. The others are refused at once.
+# The kernel repeats a lost first packet after 1 s, then after 2 and 4 s: beginning anew finds a gateway that has come
+# back sooner than waiting does. Every eighth attempt is a long one, for gateways that are far away.
+SHORT_ATTEMPT = 0.5
+LONG_ATTEMPT = 1.0
+LONG_EVERY = 8
+# A request begins a new attempt when the last one is so old, and waits so long for it: the first poll that is due
+# after the gateway's return is good. The other requests are refused at once.
+OLD = 0.4
 SHORT_WAIT = 0.25
-MOST = 0.9
 
 
 class Connector:
@@ -33,9 +33,11 @@ class Connector:
         self.line: Line | None = None
         self._config = config
         self._connected = connected
-        self._attempt = max(CONNECT_TIMEOUT, config.timeout)
+        self._attempts = 0
         self._failure: OSError | None = None
         self._begun = 0.0
+        # Whether the gateway has been reached, and is given its pause before the first request.
+        self._is_delayed = False
         self._trying: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
 
@@ -47,7 +49,7 @@ class Connector:
             if self._trying is None:
                 self._begin()
             await self._wait(patience)
-        elif now - self._begun >= MOST * max(ATTEMPT_INTERVAL, self._attempt):
+        elif now - self._begun >= OLD and not self._is_long and not self._is_delayed:
             self._begin()
             await self._wait(min(patience, SHORT_WAIT))
         if self.line is not None:
@@ -56,6 +58,14 @@ class Connector:
         # time.
         failure = self._failure or OSError(errno.ETIMEDOUT, f"no connection within {patience:.2g} s")
         raise NoConnectionError(self._config.endpoint, failure)
+
+    @property
+    def _is_long(self) -> bool:
+        return self._attempts > 0 and self._attempts % LONG_EVERY == 0
+
+    @property
+    def _timeout(self) -> float:
+        return (LONG_ATTEMPT if self._is_long else SHORT_ATTEMPT) * max(self._config.timeout, 1.0)
 
     def hang_up(self) -> None:
         """Close the line that is no more; nothing where one stands or is being made."""
@@ -101,7 +111,8 @@ class Connector:
             # Its socket has to be closed before ours is opened.
             await asyncio.wait((before,))
         while True:
-            started = time.monotonic()
+            self._begun = time.monotonic()
+            self._attempts += 1
             try:
                 line = await self._open()
             except OSError as error:
@@ -109,12 +120,13 @@ class Connector:
                 self._end_first()
             else:
                 break
-            await asyncio.sleep(max(started + ATTEMPT_INTERVAL - time.monotonic(), 0))
+            await asyncio.sleep(max(self._begun + SHORT_ATTEMPT - time.monotonic(), 0))
         if self._trying is not asyncio.current_task():
             # Cancelled in the moment of success, which asyncio before 3.12 does not always tell.
             line.close()
             return
         self.line = line
+        self._attempts = 0
         self._failure = None
         self._trying = None
         self._connected(line)
@@ -123,11 +135,14 @@ class Connector:
     async def _open(self) -> Line:
         if self._config.type == "rtu":
             return SerialLine.open(self._config)
-        line = await TcpLine.open(self._config, self._attempt)
+        line = await TcpLine.open(self._config, self._timeout)
         if self._config.connect_delay:
+            self._is_delayed = True
             try:
                 await asyncio.sleep(self._config.connect_delay)
             except BaseException:
                 line.close()
                 raise
+            finally:
+                self._is_delayed = False
         return line

@@ -103,7 +103,7 @@ class TcpLine(Line):
         try:
             return await asyncio.wait_for(cls._connect(config), timeout)
         except asyncio.TimeoutError as error:
-            raise OSError(errno.ETIMEDOUT, f"no connection within {timeout:g} s") from error
+            raise OSError(errno.ETIMEDOUT, "no answer") from error
 
     @classmethod
     async def _connect(cls, config: BusConfig) -> TcpLine:

@@ -12,9 +12,9 @@ from energy_collector import config, quality
 from energy_collector.buffer import Buffer, BufferUnusableError
 from energy_collector.commands import OK, complain
 from energy_collector.commands.table import table
-from energy_collector.operations import iso
 from energy_collector.reading import Reading
 from energy_collector.salvage import salvage
+from energy_collector.times import iso
 
 
 def buffer(options: argparse.Namespace) -> int:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Register maps of real models, one YAML file a model, its source cited in it. They load from a zip as well. A site
-can keep maps of its own beside them, in a folder."""
+can keep maps of its own beside them, in a folder.
+
+The readers are imported where they read: the delivering service gets its configuration from a child process, and has no
+need of them.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 from pathlib import Path
-
-import yaml
 
 from energy_collector.profile import Profile, parse
 
@@ -18,6 +19,8 @@ SUFFIX = ".yaml"
 @cache
 def names() -> tuple[str, ...]:
     """The models that we know."""
+    from importlib import resources
+
     files = resources.files(__name__).iterdir()
     return tuple(sorted(file.name[: -len(SUFFIX)] for file in files if file.name.endswith(SUFFIX)))
 
@@ -25,6 +28,10 @@ def names() -> tuple[str, ...]:
 @cache
 def load(name: str) -> Profile:
     """The profile of a model; raises KeyError for one that we do not know."""
+    from importlib import resources
+
+    import yaml
+
     if name not in names():
         raise KeyError(name)
     text = resources.files(__name__).joinpath(f"{name}{SUFFIX}").read_text(encoding="utf-8")
@@ -34,6 +41,8 @@ def load(name: str) -> Profile:
 def own(folder: Path, faults: list[str]) -> dict[str, Profile]:
     """The site's own profiles, files `<name>.yaml` of a folder that may be missing. A file that is none gets a line in
     `faults`. What one of our names means does not depend on the gateway: a site cannot take it."""
+    import yaml
+
     found = {}
     for file in sorted(folder.glob(f"*{SUFFIX}")):
         name = file.name[: -len(SUFFIX)]

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import copy
 import datetime as dt
+import ipaddress
 import os
 import queue
 import signal
@@ -57,6 +58,8 @@ class Authority:
 
     def __init__(self, folder: Path, name: str = "test-ca") -> None:
         self.folder = folder
+        # What the certificates are good for beside the name localhost.
+        self.addresses: list[str] = []
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = self._sign(self.name, self.key.public_key(), is_authority=True)
@@ -76,8 +79,9 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
         if not is_authority:
-            names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-            builder = builder.add_extension(names, critical=False)
+            names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+            names += [x509.IPAddress(ipaddress.ip_address(one)) for one in self.addresses]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
     def issue(self, name: str, *, use_rsa: bool = False) -> tuple[Path, Path]:

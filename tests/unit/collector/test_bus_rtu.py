@@ -109,6 +109,23 @@ def test_the_same_unit_is_asked_only_when_its_late_answer_has_come() -> None:
     run(test())
 
 
+def test_who_waits_for_the_line_does_not_get_the_late_answer_of_who_has_it() -> None:
+    async def test() -> None:
+        async with Peer(Script({7: 0.3}), 8) as peer:
+            bus = rtu_bus(peer.port)
+            first, second = await asyncio.gather(
+                bus.call(1, ReadRegisters(3, 7, 1)),
+                bus.call(1, ReadRegisters(3, 9, 1)),
+                return_exceptions=True,
+            )
+            assert isinstance(first, BusError)
+            assert value(second) == 9
+            assert bus.counters["stale"] == 1
+            bus.close()
+
+    run(test())
+
+
 def test_without_the_guard_the_late_answer_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: what the guard is there for."""
 

@@ -268,6 +268,28 @@ def test_a_gateway_that_needs_a_pause_after_connecting_gets_it() -> None:
     run(test())
 
 
+def test_the_pause_after_connecting_is_not_cut_by_those_who_ask_meanwhile() -> None:
+    async def test() -> None:
+        async def give(request: bytes, writer: asyncio.StreamWriter) -> None:
+            writer.write(accept(request))
+
+        async with Peer(give, 12) as peer:
+            peer.stop()
+            bus = Bus(BusConfig("hall", "modbus-tcp", "127.0.0.1", peer.port, connect_delay=1.5))
+            assert (await failure(bus, 1, ONE)).text.startswith("CONNECTION_REFUSED")
+            await peer.start()
+            deadline = time.monotonic() + 10
+            while not bus.connected and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+                if not bus.connected:
+                    await asyncio.gather(bus.call(1, ONE), return_exceptions=True)
+            assert value(await bus.call(1, ReadRegisters(3, 9, 1))) == 9
+            assert peer.connections == 1
+            bus.close()
+
+    run(test())
+
+
 def test_the_connection_is_watched() -> None:
     async def test() -> None:
         async def give(request: bytes, writer: asyncio.StreamWriter) -> None:

@@ -29,6 +29,7 @@ from .test_collector_bus import run
 
 # A poll is missed when the machine is late by this, and the tests with it.
 INTERVAL = 0.5
+SECONDS = 4.0
 BOTH = pytest.mark.parametrize("is_tcp", [False, True], ids=["rtu-over-tcp", "modbus-tcp"])
 
 
@@ -110,14 +111,14 @@ def test_a_dead_unit_costs_the_others_no_poll(is_tcp: bool) -> None:
         async with SerialGateway(is_tcp=is_tcp, delay=0.01, patience=INTERVAL) as gateway:
             gateway.dead = {3}
             async with polled(gateway, is_tcp=is_tcp) as site:
-                await asyncio.sleep(5.0)
+                await asyncio.sleep(SECONDS)
                 assert site.missed() == 0
                 for unit in (1, 2, 4, 5, 6, 7, 8):
                     assert not site.null[unit]
-                    assert len(site.good[unit]) >= 5.0 / INTERVAL - 2
+                    assert len(site.good[unit]) >= SECONDS / INTERVAL - 2
                 # The dead one has a null for each of its polls, and was asked a few times only.
                 assert not site.good[3]
-                assert len(site.null[3]) >= 5.0 / INTERVAL - 2
+                assert len(site.null[3]) >= SECONDS / INTERVAL - 2
                 assert 2 <= gateway.asked[3] <= 6
                 assert gateway.overlaps == 0 or is_tcp
                 assert gateway.most_connections == 1
