@@ -41,14 +41,17 @@ def damage(database: Path) -> str | None:
         if rest[:2] != [salt_1, salt_2]:
             # The rest is of an earlier round.
             break
-        if not broken:
-            sums = _checksum(data[at : at + 8], order, sums)
-            sums = _checksum(data[at + FRAME.size : at + size], order, sums)
-            broken = at if list(sums) != rest[2:] else 0
-        if broken and commit:
+        sums = _checksum(data[at : at + 8], order, sums)
+        sums = _checksum(data[at + FRAME.size : at + size], order, sums)
+        if list(sums) != rest[2:]:
+            # Each frame continues the checksum of the one before. Two commits in such a chain behind a broken frame
+            # were done one after the other; single ones are what several power cuts may leave.
+            broken, done = broken or at, 0
+            sums = (rest[2], rest[3])
+        elif broken and commit:
             done += 1
-    if done > 1:
-        return f"its log is damaged at byte {broken}, {done} commits before its end"
+            if done > 1:
+                return f"its log is damaged at byte {broken}, and commits follow"
     return None
 
 

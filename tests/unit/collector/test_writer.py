@@ -294,6 +294,22 @@ def test_a_damaged_file_is_put_aside_and_a_new_stream_begins(
     buffer.close()
 
 
+def test_a_last_commit_that_was_cut_short_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    filled(path, with_log=True)
+    log = path.with_name("buffer.db-wal")
+    data = bytearray(log.read_bytes())
+    salts, size = data[16:24], 24 + 512
+    starts = range(32, len(data) - size + 1, size)
+    last = [at for at in starts if data[at + 8 : at + 16] == salts][-1]
+    data[last + 100] ^= 0xFF
+    log.write_bytes(data)
+    buffer = Buffer(path)
+    assert buffer.put_aside == []
+    assert buffer.state().sequence == 4, "the fifth batch was never reported as sealed"
+    buffer.close()
+
+
 def test_damage_met_while_running_is_put_aside_and_both_services_go_on(tmp_path: Path) -> None:
     path = tmp_path / "buffer.db"
     filled(path, with_log=False)
