@@ -96,6 +96,18 @@ class Database:
             ).fetchone()
             return None if row is None else row[0]
 
+    def backlog(self, begin: float, end: float) -> int:
+        """How many requests were answered between two Unix times, by what is committed: one point of each counts."""
+        with self.connect() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM reading r JOIN point p ON p.id = r.point WHERE value IS NOT NULL"
+                " AND split_part(p.name, '/', 2) IN ('voltage_l1', 'voltage_l1_l2')"
+                " AND time BETWEEN to_timestamp(%s) AND to_timestamp(%s)",
+                (begin, end),
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+
     def evidence(self) -> list[str]:
         """What ingest found wrong: forks, broken chains, one identity with two values, what it could not read."""
         with self.connect() as connection:

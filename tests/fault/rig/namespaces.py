@@ -17,7 +17,7 @@ _LOSS = """
 table inet loss {
     chain input {
         type filter hook input priority 0;
-        iifname "wan" numgen random mod 1000 < %d drop
+        iifname "wan" numgen random mod 1000 <= %d drop
     }
 }
 """
@@ -75,7 +75,7 @@ class Wan:
         """Drop so much of what comes in, each way by itself; 0 ends it."""
         for netns, wanted in ((self.far, to_hub), (self.near, from_hub)):
             flush = "add table inet loss\ndelete table inet loss\n"
-            rules = _LOSS % round(percent * 10) if wanted and percent else ""
+            rules = _LOSS % (round(percent * 10) - 1) if wanted and percent else ""
             command("ip", "netns", "exec", netns, "nft", "-f", "-", text=flush + rules)
 
     def switch(self, on: bool) -> None:

@@ -56,7 +56,8 @@ class Rig:
     """All parts, started in order by `with` and ended whatever happens.
 
     `wan` puts the delivering service and the hub into namespaces, `relayed` puts a relay between them, `interval` is
-    that of the meters in s, `settings` are laid over the gateway's configuration.
+    that of the meters in s, `settings` are laid over the gateway's configuration. `prepare` is called before the services
+    start. `supervised`: a service that ends by itself is no surprise, and is started again.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Rig:
         wan: Wan | None = None,
         relayed: bool = False,
         persistent_broker: bool = True,
+        supervised: bool = False,
         ingest: str = USUAL,
         prepare: Callable[[Rig], None] = lambda _: None,
         settings: dict[str, Any] | None = None,
@@ -74,12 +76,14 @@ class Rig:
         self._wan = wan
         self._relayed = relayed
         self._persistent_broker = persistent_broker
+        self._supervised = supervised
         self._ingest_module = ingest
         self._prepare = prepare
         self._settings = settings or {}
         self._stack = contextlib.ExitStack()
         self._kills: list[Span] = []
         self.excused: list[Span] = []
+        self.revived = 0
 
     def __enter__(self) -> Rig:
         try:
@@ -145,6 +149,8 @@ class Rig:
         self.gateway = self._service("gateway", config, None)
         self.persistence = self._service("persistence", config, netns)
         self._prepare(self)
+        kept = {"signing.key", "telemetry.log", "gateway.log", "persistence.log"}
+        self._belongings = kept | {path.name for path in home.iterdir()}
         for one in (self.persistence, self.gateway):
             self._stack.callback(one.kill)
             one.start()
@@ -188,6 +194,17 @@ class Rig:
         return copy.deepcopy(found)
 
     # What the tests do.
+
+    def on_exit(self, action: Callable[[], object]) -> None:
+        """Called when the rig ends; from `prepare`, after the services have ended."""
+        self._stack.callback(action)
+
+    def revive(self) -> None:
+        """What systemd does on a gateway (`Restart=always`): start a service again that has ended."""
+        for one in (self.gateway, self.persistence):
+            if not one.alive:
+                self.revived += 1
+                one.start()
 
     @property
     def answers(self) -> list[Answer]:
@@ -250,6 +267,12 @@ class Rig:
         for path in self.buffer_files:
             path.unlink()
 
+    def remove_memory(self) -> None:
+        """Sabotage: what a gateway keeps outside of its buffer is gone; the services must not run."""
+        for path in self.home.iterdir():
+            if path.name not in self._belongings:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def ask(self, **request: Any) -> dict[str, Any]:
         """One request to the control socket."""
         with socket.socket(socket.AF_UNIX) as sock:
@@ -268,6 +291,8 @@ class Rig:
         deadline = time.monotonic() + patience
         seen = -1
         while True:
+            if self._supervised:
+                self.revive()
             committed = self.database.number_of_readings()
             if committed != seen:
                 seen, deadline = committed, time.monotonic() + patience
@@ -282,7 +307,11 @@ class Rig:
 
     def dropped(self) -> int:
         """Readings that the gateway says it has thrown away."""
-        return int(self.ask(op="status")["buffer"]["dropped"]) if self.gateway.alive else 0
+        try:
+            return int(self.ask(op="status")["buffer"]["dropped"])
+        except (OSError, KeyError, ValueError) as error:
+            say(f"the gateway does not say what it has dropped: {error!r}")
+            return 0
 
     def count(self, *, clock_is_right: bool = True) -> exact.Exact:
         """Both ends as they are now."""
