@@ -20,9 +20,10 @@ from tests.fault.rig.rig import HALL, ROOF, Rig, pause, say
 
 HOUR = 3600.0
 START_OF_TIME = 100.0  # Unix s: a clock without a battery, a little after it was switched on
-PHASE = (2.5, 4.0)
-# s after a step in which a reading may belong to either side of it.
-EDGE = 1.5
+PHASE = (3.0, 4.0)
+# s on either side of a step in which a reading may belong to the other one: a poll takes its time, and a reading is
+# looked at once more when it is stored.
+EDGE = 1.0
 
 
 class Phase(NamedTuple):
@@ -81,7 +82,7 @@ class _Trial:
                 continue
             meter, _, point = row.point.partition("/")
             when = answered.get((units[meter], int(row.value / FACTORS.get(point, 1))))
-            phase = next((one for one in self.phases if when and one.begin + EDGE < when < one.end), None)
+            phase = next((one for one in self.phases if when and one.begin + EDGE < when < one.end - EDGE), None)
             if when is None or phase is None:
                 continue
             doubtful = row.quality == UNCERTAIN_CLOCK

@@ -69,6 +69,11 @@ def run(rounds: int) -> FaultReport:
             disk.free()
             rig.wait_for_delivery()
             pause(0, 2)
+        # Otherwise nothing was tried: the disk was never too full for a commit.
+        report.figures["told"] = sum("full" in line for line in rig.gateway.journal.splitlines())
+        if not report.figures["told"]:
+            report.findings.append("the gateway never said that its disk is full")
+            report.late += 1
         rig.finish(report)
     return report
 

@@ -13,10 +13,9 @@ from tests.fault.rig.rig import PATIENCE, Rig, say
 
 AWAY = 60.0
 QUICK_AWAY = 20.0
-# Bytes a second from the gateway to the hub: more than the live readings need, and less than would hide the backlog.
-RATE = 6_000.0
-# s in which the link has to be up again and the first live batch to be committed: the longest back-off included.
-RETURN = 75.0
+# What the line carries then, in times of what the live readings need: the backlog takes as long as the hub was away.
+RATE = 2.0
+MEASURE = 5.0
 # s; a live reading is at most so old in the database: a batch that spans 1 s, sealed, sent over the thin line.
 LIVE = 6.0
 
@@ -29,11 +28,12 @@ def run(rounds: int) -> FaultReport:
         for number in range(rounds):
             rig.relay.rate = None
             rig.wait_for_delivery()
-            say(f"round {number + 1} of {rounds}: the hub is away for {away:g} s")
+            need = _live_rate(rig)
+            say(f"round {number + 1} of {rounds}: {need:.0f} bytes/s; the hub is away for {away:g} s")
             rig.broker.stop()
             left = time.time()
             time.sleep(away)
-            rig.relay.rate = RATE
+            rig.relay.rate = RATE * need
             rig.broker.start()
             back = time.time()
             report.faults += 1
@@ -41,6 +41,12 @@ def run(rounds: int) -> FaultReport:
         rig.relay.rate = None
         rig.finish(report)
     return report
+
+
+def _live_rate(rig: Rig) -> float:
+    before = rig.relay.sent
+    time.sleep(MEASURE)
+    return (rig.relay.sent - before) / MEASURE
 
 
 def _watch(rig: Rig, report: FaultReport, left: float, back: float) -> None:

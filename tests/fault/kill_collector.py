@@ -33,7 +33,7 @@ def run(rounds: int) -> FaultReport:
                     one.start()
             rig.wait_for_polls()
             # Kills come before the first commit, between two, and after some.
-            pause(0, 2.0)
+            pause(0, 1 + rig.uncommitted)
         rig.finish(report)
     return report
 

@@ -53,6 +53,7 @@ class Relay:
         self.rate: float | None = None
         self.resets = 0
         self.eaten = 0
+        self.sent = 0  # bytes from the gateway to the hub
         self._target = port
         self._cut_in: int | None = None
         self._connections: set[_Connection] = set()
@@ -98,7 +99,11 @@ class Relay:
         self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        # Small buffers: what waits for a thin line waits at the gateway.
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+        sock.bind(("127.0.0.1", 0))
+        server = await asyncio.start_server(self._connection, sock=sock, limit=PIECE)
         self.port = server.sockets[0].getsockname()[1]
         self._listening.set()
         await self._stop.wait()
@@ -133,6 +138,7 @@ class Relay:
     async def _up(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(PIECE if self.rate is None else 512):
+                self.sent += len(piece)
                 if self._cut_in is not None:
                     if len(piece) >= self._cut_in:
                         connection.far.write(piece[: self._cut_in])

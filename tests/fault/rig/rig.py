@@ -38,7 +38,8 @@ PREFIX = "wf-fault-"
 # Readings that were answered and in no buffer yet when the polling service was killed are excused, so many seconds
 # back. The switch is for a collector that keeps them all the same: `run.py --no-excuse`.
 EXCUSE_UNCOMMITTED = True
-UNCOMMITTED = 1.5
+# A second between two commits, and the commit itself on a busy disk.
+UNCOMMITTED = 2.5
 # What is excused even so: answers on their way through the socket and the service at the instant of the kill.
 IN_FLIGHT = 0.1
 
@@ -211,6 +212,11 @@ class Rig:
         """All that the meters have answered so far."""
         return [answer for server in self.meters for answer in server.answers]
 
+    @property
+    def uncommitted(self) -> float:
+        """s before a kill of the polling service in which a reading may be lost."""
+        return UNCOMMITTED if EXCUSE_UNCOMMITTED else IN_FLIGHT
+
     def wait_for_polls(self) -> None:
         """Until each bus has answered again."""
         before = [len(server.answers) for server in self.meters]
@@ -315,8 +321,7 @@ class Rig:
 
     def count(self, *, clock_is_right: bool = True) -> exact.Exact:
         """Both ends as they are now."""
-        before = UNCOMMITTED if EXCUSE_UNCOMMITTED else IN_FLIGHT
-        spans = [Span(kill.begin - before, kill.end + IN_FLIGHT) for kill in self._kills]
+        spans = [Span(kill.begin - self.uncommitted, kill.end + IN_FLIGHT) for kill in self._kills]
         rows = self.database.rows()
         spans += self.excused
         return exact.count(self.answers, rows, HALL | ROOF, spans, clock_is_right=clock_is_right)
