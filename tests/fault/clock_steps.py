@@ -82,14 +82,18 @@ class _Trial:
                 continue
             meter, _, point = row.point.partition("/")
             when = answered.get((units[meter], int(row.value / FACTORS.get(point, 1))))
-            phase = next((one for one in self.phases if when and one.begin + EDGE < when < one.end - EDGE), None)
+            phase = next(
+                (one for one in self.phases if when and one.begin + EDGE < when < one.end - EDGE), None
+            )
             if when is None or phase is None:
                 continue
             doubtful = row.quality == UNCERTAIN_CLOCK
             uncertain += doubtful
             off = row.time / 1000 - when
             if phase.known_wrong and not doubtful and abs(off) > TIME_TOLERANCE:
-                _mistimed(report, f"{row.point} of {when:.1f} is stamped {off:+.0f} s off and does not say so")
+                _mistimed(
+                    report, f"{row.point} of {when:.1f} is stamped {off:+.0f} s off and does not say so"
+                )
             if phase.known_right and doubtful:
                 _mistimed(report, f"{row.point} of {when:.1f} says uncertain_clock, and the clock was right")
         report.figures["uncertain_clock"] = uncertain
@@ -109,7 +113,9 @@ def run(rounds: int) -> FaultReport:
     for number in range(rounds):
         trial = _Trial()
         with trial.rig:
-            say(f"round {number + 1} of {rounds}: right, an hour back, right, 1970, right, switched on in 1970, right")
+            say(
+                f"round {number + 1} of {rounds}: right, an hour back, right, 1970, right, switched on in 1970, right"
+            )
             trial.live()
             trial.step(-HOUR)
             trial.step(0)

@@ -70,7 +70,9 @@ def _watch(rig: Rig, report: FaultReport, left: float, back: float) -> None:
     say(f"the backlog took {took:.1f} s; live readings were up to {worst:.1f} s old meanwhile")
     if worst > LIVE:
         report.late += 1
-        report.findings.append(f"live readings waited for the backlog: they were {worst:.1f} s old, at most {LIVE:g} are right")
+        report.findings.append(
+            f"live readings waited for the backlog: they were {worst:.1f} s old, at most {LIVE:g} are right"
+        )
 
 
 def control() -> FaultReport:

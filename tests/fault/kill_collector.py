@@ -20,7 +20,9 @@ def run(rounds: int) -> FaultReport:
     with Rig() as rig:
         while report.faults < rounds * KILLS:
             if report.faults % KILLS == 0:
-                say(f"round {report.faults // KILLS + 1} of {rounds}: {rig.database.number_of_readings()} readings")
+                say(
+                    f"round {report.faults // KILLS + 1} of {rounds}: {rig.database.number_of_readings()} readings"
+                )
             which = random.choice(("gateway", "persistence", "both", "both"))
             if which != "persistence":
                 rig.kill_gateway()

@@ -73,7 +73,9 @@ class FaultReport:
     def passed(self) -> bool:
         """Nothing lost, doubled, invented or otherwise wrong, and something was measured at all."""
         wrong = (self.lost, self.doubled, self.invented, self.locked_out)
-        return not any((*wrong, self.disordered, self.mistimed, self.late, self.evidence)) and self.readings > 0
+        return (
+            not any((*wrong, self.disordered, self.mistimed, self.late, self.evidence)) and self.readings > 0
+        )
 
     def write(self) -> Path:
         """Write the JSON file; returns its path."""

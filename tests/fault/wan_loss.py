@@ -56,7 +56,9 @@ def run(rounds: int) -> FaultReport:
             report.figures["catch_up_s"] = max(report.figures.get("catch_up_s", 0), round(took, 1))
             if took >= PATIENCE:
                 report.late += 1
-                report.findings.append(f"the delivery does not keep up {PATIENCE:g} s after the WAN has come back")
+                report.findings.append(
+                    f"the delivery does not keep up {PATIENCE:g} s after the WAN has come back"
+                )
         rig.finish(report)
     return report
 

@@ -34,11 +34,38 @@ class Database:
         owner = pwd.getpwnam(USER)
         os.chown(folder, owner.pw_uid, owner.pw_gid)
         as_user = ["--reuid", USER, "--regid", USER, "--clear-groups"]
-        options = ["-A", "trust", "-U", "owner", "-E", "UTF8", "--locale=C.UTF-8", "-N", "-D", f"{folder}/data"]
+        options = [
+            "-A",
+            "trust",
+            "-U",
+            "owner",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "-N",
+            "-D",
+            f"{folder}/data",
+        ]
         command = ["setpriv", *as_user, _program("initdb"), *options]
         subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-        listen = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "max_connections=30"]
-        server = ["setpriv", *as_user, "--pdeathsig", "INT", _program("postgres"), "-D", f"{folder}/data", *listen]
+        listen = [
+            "-c",
+            "listen_addresses=",
+            "-c",
+            f"unix_socket_directories={folder}",
+            "-c",
+            "max_connections=30",
+        ]
+        server = [
+            "setpriv",
+            *as_user,
+            "--pdeathsig",
+            "INT",
+            _program("postgres"),
+            "-D",
+            f"{folder}/data",
+            *listen,
+        ]
         self._process = Process(server, folder / "log")
 
     def conninfo(self, user: str, database: str = NAME) -> str:

@@ -121,9 +121,7 @@ def relay(near: int, far: int, delay: float, jitter: float, rate: float | None) 
 class LongLink:
     """Joins the two namespaces of a WAN; a process of its own, so that a busy test does not add to the delay."""
 
-    def __init__(
-        self, wan: Wan, *, delay: float, jitter: float = 0.0, rate: float | None = None
-    ) -> None:
+    def __init__(self, wan: Wan, *, delay: float, jitter: float = 0.0, rate: float | None = None) -> None:
         options = ["--delay", str(delay), "--jitter", str(jitter)]
         if rate is not None:
             options += ["--rate", str(rate)]

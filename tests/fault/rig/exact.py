@@ -82,7 +82,9 @@ def count(
             continue
         found[row.point][asked.number].append(row)
         if clock_is_right and abs(row.time / 1000 - asked.time) > TIME_TOLERANCE:
-            result.mistimed.append(f"{row.point}: answer {asked.number} is stamped {row.time / 1000 - asked.time:+.1f} s")
+            result.mistimed.append(
+                f"{row.point}: answer {asked.number} is stamped {row.time / 1000 - asked.time:+.1f} s"
+            )
     for point, numbers in expected.items():
         _count_point(point, numbers, found[point], excused, result)
     return result
@@ -109,7 +111,7 @@ def _count_point(
         for row in rows[:1]:
             result.uncertain_clock += row.quality == UNCERTAIN_CLOCK
             if before is not None and row.time <= before.time:
-                result.disordered.append(f"{point}: answer {number} is at {row.time}, the one before at {before.time}")
+                result.disordered.append(
+                    f"{point}: answer {number} is at {row.time}, the one before at {before.time}"
+                )
             before = row
-
-

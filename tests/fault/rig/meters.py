@@ -43,7 +43,9 @@ ADDRESSES = {
 }
 FACTORS = {point: 1000 for point in ADDRESSES if "energy" in point}
 
-_HEADER = struct.Struct(">HHHB")  # MODBUS Messaging on TCP/IP V1.0b, 3.1.3: transaction, protocol, length, unit
+_HEADER = struct.Struct(
+    ">HHHB"
+)  # MODBUS Messaging on TCP/IP V1.0b, 3.1.3: transaction, protocol, length, unit
 _REQUEST = struct.Struct(">BHH")
 READ_HOLDING, READ_INPUT = 3, 4
 ILLEGAL_FUNCTION, ILLEGAL_VALUE = 1, 3
@@ -56,12 +58,12 @@ class Answer(NamedTuple):
     number: int
     unit: int
     address: int
-    count: int
+    registers: int
     time: float
 
     def points(self) -> list[str]:
         """The points that lie in it whole."""
-        end = self.address + self.count
+        end = self.address + self.registers
         return [point for point, at in ADDRESSES.items() if self.address <= at and at + 2 <= end]
 
 

@@ -31,7 +31,9 @@ def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE
 def python_environment(**more: str) -> dict[str, str]:
     """For our own programs: from this tree, compiled once for all starts."""
     paths = [str(ROOT / part) for part in ("collector", "hub", "controller", "lab", ".")]
-    environment = os.environ | {"PYTHONPATH": ":".join(paths), "PYTHONPYCACHEPREFIX": str(BUILD / "pycache")} | more
+    environment = (
+        os.environ | {"PYTHONPATH": ":".join(paths), "PYTHONPYCACHEPREFIX": str(BUILD / "pycache")} | more
+    )
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
 

@@ -26,7 +26,9 @@ class Mode(Enum):
 
     PASS = "pass"
     EAT = "eat"  # nothing comes back any more: PUBACKs are lost
-    EAT_ACKNOWLEDGEMENTS = "eat acknowledgements"  # PUBACKs pass until the first acknowledgement, which is lost
+    EAT_ACKNOWLEDGEMENTS = (
+        "eat acknowledgements"  # PUBACKs pass until the first acknowledgement, which is lost
+    )
 
 
 class _Connection:

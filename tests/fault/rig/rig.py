@@ -57,8 +57,8 @@ class Rig:
     """All parts, started in order by `with` and ended whatever happens.
 
     `wan` puts the delivering service and the hub into namespaces, `relayed` puts a relay between them, `interval` is
-    that of the meters in s, `settings` are laid over the gateway's configuration. `prepare` is called before the services
-    start. `supervised`: a service that ends by itself is no surprise, and is started again.
+    that of the meters in s, `settings` are laid over the gateway's configuration. `prepare` is called before the
+    services start. `supervised`: a service that ends by itself is no surprise, and is started again.
     """
 
     def __init__(
