@@ -18,11 +18,11 @@ def run(rounds: int) -> FaultReport:
     """Kill the one, the other, or both at once; nothing that was committed is lost, nothing is there twice."""
     report = FaultReport("kill-collector", rounds)
     with Rig() as rig:
+        begun = 0
         while report.faults < rounds * KILLS:
-            if report.faults % KILLS == 0:
-                say(
-                    f"round {report.faults // KILLS + 1} of {rounds}: {rig.database.number_of_readings()} readings"
-                )
+            if report.faults >= begun * KILLS:
+                begun += 1
+                say(f"round {begun} of {rounds}: {rig.database.number_of_readings()} readings")
             which = random.choice(("gateway", "persistence", "both", "both"))
             if which != "persistence":
                 rig.kill_gateway()
