@@ -19,6 +19,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from energy_collector import batch
+from energy_collector.errors import UnusableError
 from energy_collector.reading import Reading
 
 SCHEMA_VERSION = 1
@@ -60,7 +61,7 @@ CREATE TABLE head (
 """
 
 
-class BufferUnusableError(Exception):
+class BufferUnusableError(UnusableError):
     """The file cannot be used as a buffer; the message is one line for the operator."""
 
 

@@ -122,6 +122,8 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
+    # Port of the metrics on loopback; None where nobody has asked for them.
+    metrics_port: int | None = None
 
 
 def load(path: Path) -> Config:
@@ -163,6 +165,7 @@ def parse(data: Any) -> Config:
         batch=_batch(root.section("batch", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=_path(root, "control_socket", Config.control_socket),
+        metrics_port=_metrics_port(root.section("metrics", required=False)),
     )
     root.finish()
     if faults:
@@ -312,6 +315,12 @@ def _hub(section: Section) -> HubConfig:
     )
     section.finish()
     return hub
+
+
+def _metrics_port(section: Section) -> int | None:
+    port = section.number("port", int, 1, 65535) if section.data else None
+    section.finish()
+    return port
 
 
 def _buffer(section: Section) -> BufferConfig:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from energy_collector.errors import UnusableError
+
 MAX_LINE = 64 << 10
 # Longer than the slowest answer: a whole meter on a slow line, each request timing out.
 CLIENT_TIMEOUT = 60.0
@@ -28,7 +30,7 @@ class RequestError(Exception):
         self.cause = cause
 
 
-class NotRunningError(Exception):
+class NotRunningError(UnusableError):
     """Nobody listens on the control socket."""
 
 

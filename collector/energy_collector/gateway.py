@@ -8,30 +8,37 @@ import asyncio
 import os
 import signal
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from energy_collector import __version__
-from energy_collector.bus import Bus
 from energy_collector.clock import SourceClock
-from energy_collector.config import Config
+from energy_collector.config import Config, ConfigError, load
 from energy_collector.control import ControlServer, RequestError
 from energy_collector.journal import Faults, log
-from energy_collector.meters import make
 from energy_collector.notify import notify, watchdog_interval
 from energy_collector.operations import Operations, iso
-from energy_collector.poller import PolledMeter, Poller
+from energy_collector.poller import PolledMeter
+from energy_collector.polling import Polling
 from energy_collector.writer import Writer
+
+if TYPE_CHECKING:
+    from energy_collector.metrics import Metrics
 
 # A writer that has not come round for so long hangs in the kernel; systemd then restarts us. In s.
 WRITER_PATIENCE = 90.0
 STATE_TIMEOUT = 30.0
+# What holds for as long as the process runs: a change of these starts it anew.
+FIXED = ("site", "buffer", "control_socket", "metrics_port")
 
 
 class Gateway:
     """The service. `run` returns when it is told to stop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, path: Path) -> None:
+        """`path` is the file that `config` came from; it is read again on SIGHUP."""
         self.config = config
+        self._path = path
         self._faults = Faults()
         self._writer = Writer(config.buffer, self._faults)
         self._stop = asyncio.Event()
@@ -48,46 +55,92 @@ class Gateway:
     async def _serve(self) -> None:
         newest = self._writer.newest
         clock = SourceClock(max(newest.values(), default=0))
-        buses = {bus.name: Bus(bus) for bus in self.config.buses}
-        meters = {}
-        for one in self.config.meters:
-            meter = make(one)
-            floor = max((newest.get(point, 0) for point in meter.points), default=0)
-            meters[one.name] = PolledMeter(meter, clock, floor)
-        self._operations = Operations(buses, meters, clock)
-        pollers = [
-            Poller(
-                bus,
-                [one for one in meters.values() if one.meter.config.bus == name],
-                clock,
-                self._writer.put,
-                self._faults,
-            )
-            for name, bus in buses.items()
-        ]
+        self._polling = Polling(clock, lambda point: newest.get(point, 0), self._writer.put, self._faults)
+        self._operations = Operations(self._polling.buses, self._polling.meters, clock)
+        self._reloading = asyncio.Lock()
         server = ControlServer(self.config.control_socket, self._handle)
         await server.start()
+        await self._polling.apply(self.config)
+        metrics = self._metrics()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(one.run()) for one in pollers if one.meters]
-        tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._stop.wait())]
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         log.info(
-            "%s: %d meters on %d buses, version %s", self.config.site, len(meters), len(buses), __version__
+            "%s: %d meters on %d buses, version %s",
+            self.config.site,
+            len(self.config.meters),
+            len(self.config.buses),
+            __version__,
         )
         notify("READY=1")
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self._polling.failed()),
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._stop.wait()),
+        ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                # A task that ends by itself is a fault of ours; better to be restarted than to poll half of
-                # the site.
+                # Better to be restarted than to poll half of the site.
                 task.result()
         finally:
             notify("STOPPING=1")
+            await self._polling.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if metrics is not None:
+                metrics.stop()
             await server.stop()
+
+    def _metrics(self) -> Metrics | None:
+        if self.config.metrics_port is None:
+            return None
+        # Imported here: few ask for it, and its memory is better spent on readings.
+        from energy_collector.metrics import Metrics
+
+        return Metrics(self.config.metrics_port, self._status, self._operations.counters)
+
+    # The configuration while the service runs.
+
+    def _on_hangup(self) -> None:
+        self._hangup = asyncio.create_task(self._reload_quietly())
+
+    async def _reload_quietly(self) -> None:
+        try:
+            await self._reload()
+        except RequestError:
+            # Told in the journal already; there is nobody else to tell.
+            return
+
+    async def _reload(self) -> dict[str, Any]:
+        """Read the file again and go by it. A file with a fault changes nothing: RequestError."""
+        async with self._reloading:
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                return await self._take(load(self._path))
+            except ConfigError as error:
+                for fault in error.faults:
+                    log.error("%s is refused, the configuration before it stays: %s", self._path, fault)
+                raise RequestError(
+                    f"{self._path} is refused: {'; '.join(error.faults)}", "the file has a fault"
+                ) from error
+            finally:
+                notify("READY=1")
+
+    async def _take(self, config: Config) -> dict[str, Any]:
+        fixed = [name for name in FIXED if getattr(config, name) != getattr(self.config, name)]
+        if fixed:
+            log.info("%s: %s changed, starting anew", self._path, ", ".join(fixed))
+            self._stop.set()
+            return {"changed": fixed, "restarts": True}
+        changed = await self._polling.apply(config)
+        self.config = config
+        log.info(
+            "%s is read again: %s", self._path, f"buses {', '.join(changed)}" if changed else "no bus changed"
+        )
+        return {"changed": changed, "restarts": False}
 
     async def _watch(self) -> None:
         interval = watchdog_interval()
@@ -103,6 +156,8 @@ class Gateway:
             return await self._status()
         if request.get("op") == "counters":
             return self._operations.counters()
+        if request.get("op") == "reload":
+            return await self._reload()
         return await self._operations.handle(request)
 
     async def _status(self) -> dict[str, Any]:

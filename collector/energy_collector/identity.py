@@ -13,10 +13,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from energy_collector.errors import UnusableError
+
 STATEMENT_PREFIX = b"energy/v1/key\0"
 
 
-class IdentityError(Exception):
+class IdentityError(UnusableError):
     """A key or certificate that cannot be used; the message is one line for the operator."""
 
 

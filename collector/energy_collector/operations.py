@@ -11,15 +11,19 @@ from typing import Any
 from energy_collector import quality
 from energy_collector.bus import Bus, BusError, Diagnostics, Identify, ReadBits, ReadRegisters
 from energy_collector.bus.bus import COUNTERS
+from energy_collector.bus.errors import ExceptionAnswerError, TimedOutError
 from energy_collector.clock import SourceClock
 from energy_collector.control import RequestError
 from energy_collector.poller import PolledMeter
 from energy_collector.reading import readings
+from energy_collector.sunspec import BASES, MARKER
 
 MAX_REGISTERS = 125
 MAX_BITS = 2000
 # A device that announces one more object for ever is cut off.
 MAX_OBJECT_REQUESTS = 8
+# A gateway answers with these for a unit that does not.
+GATEWAY_EXCEPTIONS = (0x0A, 0x0B)
 
 
 def iso(time: int | None) -> str | None:
@@ -57,10 +61,11 @@ class Operations:
             "diagnostics": self.diagnostics,
             "identify": self.identify,
             "read_meter": self.read_meter,
+            "scan": self.scan,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
-            known = ", ".join(["status", "counters", *operations])
+            known = ", ".join(["status", "counters", "reload", *operations])
             raise RequestError(f"unknown op {request.get('op')!r}", f"known are {known}")
         try:
             return await operation(request)
@@ -106,6 +111,45 @@ class Operations:
             if not following:
                 break
         return {"objects": objects}
+
+    async def scan(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether anybody answers to a unit id, and who it says it is. Silence is an answer here."""
+        bus, unit = self._bus(request), whole(request, "unit", 0, 255)
+        try:
+            await bus.call(unit, ReadRegisters(3, 0, 1))
+            how = "registers"
+        except ExceptionAnswerError as error:
+            if error.code in GATEWAY_EXCEPTIONS:
+                return {"answers": False, "how": error.text}
+            # Whoever refuses is there.
+            how = error.text
+        except TimedOutError as error:
+            return {"answers": False, "how": error.text}
+        return {
+            "answers": True,
+            "how": how,
+            "identity": await self._identity(request),
+            "sunspec": await self._sunspec_base(bus, unit),
+        }
+
+    async def _identity(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """Function 43/14, which few devices know."""
+        try:
+            identity: dict[str, str] = (await self.identify(request))["objects"]
+        except (ExceptionAnswerError, TimedOutError):
+            return {}
+        return identity
+
+    @staticmethod
+    async def _sunspec_base(bus: Bus, unit: int) -> int | None:
+        for base in BASES:
+            request = ReadRegisters(3, base, len(MARKER))
+            try:
+                if request.decode((await bus.call(unit, request)).data) == MARKER:
+                    return base
+            except (ExceptionAnswerError, TimedOutError):
+                continue
+        return None
 
     async def read_meter(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """All points of a meter, now; they are not stored."""

@@ -98,16 +98,23 @@ class Lab:
         kernel.require_root()
         kernel.require_containers()
         image.ensure(self.progress)
+        is_new = self.state.index is None
         with registry.changing() as machine:
             index = machine.claim(self.name, self.state.path, self.state.index)
             plan = Plan(index)
             self.state.create(plan)
             sysctls.raise_all(machine.restore)
             machine.netns_folder = machine.netns_folder or not network.netns_folder_exists()
-        if client.supervisor(self.state) is None:
-            self._clear_up_after_a_killed_supervisor(plan)
-        network.ensure_wan(plan)
-        client.ensure_supervisor(self.state, plan)
+        try:
+            if client.supervisor(self.state) is None:
+                self._clear_up_after_a_killed_supervisor(plan)
+            network.ensure_wan(plan)
+            client.ensure_supervisor(self.state, plan)
+        except LabError:
+            # A lab that never began leaves nothing to be cleared up by hand.
+            if is_new:
+                self._take_down(plan, now=True)
+            raise
         return plan
 
     def _clear_up_after_a_killed_supervisor(self, plan: Plan) -> None:

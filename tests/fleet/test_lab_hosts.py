@@ -6,6 +6,7 @@ The tests follow one lab through its life, in the order they are written in.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,6 +66,27 @@ def _lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         plan()
         yield
         lab("down")
+
+
+def test_a_lab_that_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
+    # ip(8) is there for the clearing up, and refuses to make the WAN's bridge.
+    refusing = tmp_path / "ip"
+    real = shutil.which("ip")
+    refusing.write_text(
+        f'#!/bin/sh\ncase "$*" in *bridge*) echo "no bridges here" >&2; exit 2;; esac\nexec {real} "$@"\n'
+    )
+    refusing.chmod(0o755)
+    index_before = registry.read().labs
+    done = subprocess.run(
+        [sys.executable, "-m", "wattfleet_lab", "--lab", "stillborn", "up", "--sites", "1"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no bridges here" in done.stderr
+    assert registry.read().labs == index_before
 
 
 def test_hosts_are_up_and_answer_with_their_own_identity() -> None:

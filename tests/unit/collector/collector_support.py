@@ -282,6 +282,16 @@ class Service:
         if self._process is None:
             return 0
         self._process.send_signal(number)
+        return self.wait()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end; the exit code."""
+        assert self._process is not None
         code = self._process.wait(PATIENCE)
         self._process = None
         return code

@@ -370,7 +370,7 @@ def test_probe_and_run_once_without_a_gateway(tmp_path: Path, capsys: pytest.Cap
         assert "main/voltage_l1" in capsys.readouterr().out
         assert main(["run", "--once", "--config", path]) == 1
         found = capsys.readouterr()
-        assert len(found.out.splitlines()) == 21
+        assert len(found.out.splitlines()) == 22
         assert found.err.startswith("energy-collector: solar: CONNECTION_REFUSED")
         assert main(["buffer", "status", "--config", path]) == 1
         assert "there is no buffer yet" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two services, as systemd starts them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+
+from energy_collector import config
+from energy_collector.commands import OK
+from energy_collector.journal import set_up
+
+
+def gateway(options: argparse.Namespace) -> int:
+    """Poll the meters until told to stop."""
+    from energy_collector.gateway import Gateway
+
+    settings = config.load(options.config)
+    _become_service()
+
+    async def serve() -> None:
+        await Gateway(settings, options.config).run()
+
+    asyncio.run(serve())
+    return OK
+
+
+def persistence(options: argparse.Namespace) -> int:
+    """Deliver what is stored until told to stop."""
+    # Imported here: the polling service has no need of TLS and MQTT, and saves their memory.
+    from energy_collector.persistence import Persistence
+
+    settings = config.load(options.config)
+    _become_service()
+    Persistence(settings).run()
+    return OK
+
+
+def _become_service() -> None:
+    os.umask(0o077)
+    set_up()
