@@ -21,7 +21,7 @@ from tests.fault.rig.rig import HALL, ROOF, Rig, pause, say
 GOOD = 0
 HOUR = 3600.0
 START_OF_TIME = 100.0  # Unix s: a clock without a battery, a little after it was switched on
-PHASE = (3.0, 4.0)
+PHASE = (2.6, 3.4)
 # s on either side of a step in which a reading may belong to the other one: a poll takes its time, and a reading is
 # looked at once more when it is stored.
 EDGE = 1.0

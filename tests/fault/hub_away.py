@@ -12,16 +12,16 @@ from tests.fault.report import FaultReport
 from tests.fault.rig.rig import PATIENCE, Rig, say
 
 AWAY = 60.0
-QUICK_AWAY = 20.0
+QUICK_AWAY = 12.0
 # What the line carries then, in times of what the live readings need: the backlog takes as long as the hub was away.
 RATE = 2.0
-MEASURE = 5.0
+MEASURE = 4.0
 # s; a live reading is at most so old in the database: a batch that spans 1 s, sealed, sent over the thin line.
 LIVE = 6.0
 
 
 def run(rounds: int) -> FaultReport:
-    """The broker is stopped for a minute; with one or two rounds, for a third of that."""
+    """The broker is stopped for a minute; with one or two rounds, for less."""
     report = FaultReport("hub-away", rounds)
     away = AWAY if rounds > 2 else QUICK_AWAY
     with Rig(relayed=True) as rig:

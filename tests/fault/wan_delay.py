@@ -14,8 +14,8 @@ from tests.fault.wan_loss import KEEPS_UP, catch_up
 
 DELAY, JITTER = 0.3, 0.04
 RATE = 32_000.0  # bytes a second, each way: 256 kbit/s
-AWAY = 6.0
-STEADY = 10.0
+AWAY = 5.0
+STEADY = 6.0
 # Two round trips more than on a short link: one for the batch and its PUBACK, one in reserve.
 AGE = KEEPS_UP + 4 * (DELAY + JITTER)
 

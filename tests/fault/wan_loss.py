@@ -14,8 +14,8 @@ from tests.fault.rig.namespaces import Wan
 from tests.fault.rig.rig import PATIENCE, Rig, pause, say
 
 LOSSES = (5.0, 20.0, 40.0)
-SECONDS = 8.0
-AWAY = 8.0
+SECONDS = 5.0
+AWAY = 6.0
 # The newest reading in the database is at most so old when the delivery keeps up: a batch spans 1 s, and is sealed,
 # sent and committed within one more. Twice that for a busy machine.
 KEEPS_UP = 4.0

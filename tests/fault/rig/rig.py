@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from energy_collector.config import BufferConfig
+
 from tests.fault.report import FaultReport
 from tests.fault.rig import exact
 from tests.fault.rig.broker import Broker
@@ -185,7 +187,7 @@ class Rig:
                 "key": f"{home}/gateway.key",
             },
             "signing_key": f"{home}/signing.key",
-            "buffer": {"path": f"{home}/buffer/buffer.db"},
+            "buffer": _buffer(home),
             "batch": {"interval": 1, "resend": 2},
             "telemetry_log": f"{home}/telemetry.log",
             "control_socket": f"{home}/control.sock",
@@ -325,6 +327,14 @@ class Rig:
         rows = self.database.rows()
         spans += self.excused
         return exact.count(self.answers, rows, HALL | ROOF, spans, clock_is_right=clock_is_right)
+
+
+def _buffer(home: Path) -> dict[str, str]:
+    """Every path of the buffer lies in the rig's own folder; a collector without a pending file refuses its key."""
+    found = {"path": f"{home}/buffer/buffer.db"}
+    if hasattr(BufferConfig, "pending"):
+        found["pending"] = f"{home}/pending"
+    return found
 
 
 def pause(low: float, high: float) -> None:
