@@ -19,6 +19,7 @@ SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
 RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
 ROLES = ("main", "consumption", "generation", "storage", "process")
 SIGNALS = ("4-20mA", "0-10V")
+SOURCES = ("hwmon", "host")
 BUS_TYPES = ("modbus-tcp", "rtu-over-tcp", "rtu")
 BAUDRATES = (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 
@@ -65,7 +66,11 @@ class ChannelConfig:
 
 @dataclass(frozen=True)
 class MeterConfig:
-    """A meter on a bus. Ratios are factors, 1.0 where the meter itself knows its transformers."""
+    """A meter on a bus. Ratios are factors, 1.0 where the meter itself knows its transformers.
+
+    `report` (s) is the interval of its statistics, None where each sample is stored; `raw` are the short names
+    of points that are stored at full rate all the same.
+    """
 
     name: str
     bus: str
@@ -77,6 +82,20 @@ class MeterConfig:
     pt_ratio: float = 1.0
     reverse: bool = False
     channels: tuple[ChannelConfig, ...] = ()
+    report: float | None = None
+    raw: tuple[str, ...] = ()
+    max_power: float | None = None
+    nominal_voltage: float | None = None
+    nominal_frequency: float = 50.0
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Readings that do not come from a bus, every `interval` s."""
+
+    name: str
+    interval: float = 60.0
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,6 +143,7 @@ class Config:
     control_socket: Path = Path("/run/energy/control.sock")
     # Port of the metrics on loopback; None where nobody has asked for them.
     metrics_port: int | None = None
+    sources: tuple[SourceConfig, ...] = tuple(map(SourceConfig, SOURCES))
 
 
 def load(path: Path) -> Config:
@@ -165,6 +185,7 @@ def parse(data: Any) -> Config:
         batch=_batch(root.section("batch", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=_path(root, "control_socket", Config.control_socket),
+        sources=_sources(root.section("sources", required=False)),
         metrics_port=_metrics_port(root.section("metrics", required=False)),
     )
     root.finish()
@@ -237,9 +258,55 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         pt_ratio=_ratio(section, "pt_ratio"),
         reverse=section.take("reverse", bool, default=False),
         channels=_channels(section, profile),
+        report=_optional(section, "report", 1, 86400),
+        raw=_raw(section, profile),
+        max_power=_optional(section, "max_power", 1, 1e10),
+        nominal_voltage=_optional(section, "nominal_voltage", 1, 1e6),
+        nominal_frequency=section.number("nominal_frequency", float, 16, 60, 50.0),
     )
+    if meter.report and not _is_multiple(meter.report, meter.interval):
+        section.fault("report", f"{meter.report:g} s is not a multiple of the interval, {meter.interval:g} s")
+    if meter.raw and meter.report is None:
+        section.fault("raw", "every sample is stored where report is not set; leave raw out")
     section.finish()
     return meter
+
+
+def _optional(section: Section, key: str, low: float, high: float) -> float | None:
+    return section.number(key, float, low, high) if key in section.data else None
+
+
+def _raw(section: Section, profile: str) -> tuple[str, ...]:
+    names = section.take("raw", list, [])
+    if profile not in profiles.names():
+        return ()
+    known = profiles.load(profile)
+    points = [*known.points, *(point for model in known.models for point in model.points)]
+    allowed = {point.name for point in points} | set(section.data.get("channels") or ())
+    # Of a meter that is wired the other way round, imports are exports.
+    allowed |= {name.replace("_import", "_export") for name in allowed}
+    for index, name in enumerate(names):
+        Section({f"raw[{index}]": name}, section.path, section.faults).choice(f"raw[{index}]", allowed)
+    return tuple(map(str, names))
+
+
+def _is_multiple(report: float, interval: float) -> bool:
+    count = report / interval if interval else 0.0
+    return round(count) >= 1 and abs(count - round(count)) < 1e-6
+
+
+def _sources(section: Section) -> tuple[SourceConfig, ...]:
+    found = []
+    for name in SOURCES:
+        one = section.section(name, required=False)
+        found.append(
+            SourceConfig(
+                name, one.number("interval", float, 1, 3600, 60.0), one.take("enabled", bool, default=True)
+            )
+        )
+        one.finish()
+    section.finish()
+    return tuple(found)
 
 
 def _ratio(section: Section, key: str) -> float:
@@ -298,6 +365,8 @@ def _check_unique(buses: list[BusConfig], meters: list[MeterConfig], faults: lis
     for index, meter in enumerate(meters):
         if names.setdefault(meter.name, index) != index:
             faults.append(f"meters[{index}].name: {meter.name!r} is used twice")
+        if meter.name in SOURCES:
+            faults.append(f"meters[{index}].name: {meter.name!r} is what the gateway's own points are named")
         first = units.setdefault((meter.bus, meter.unit), meter.name)
         if first != meter.name:
             faults.append(

@@ -26,6 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from energy_collector.config import Config, parse
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -312,3 +313,10 @@ def running(*services: Service) -> Iterator[None]:
     finally:
         for service in services:
             service.kill()
+
+
+def config_of(folder: Path, **meter: Any) -> Config:
+    """A configuration of one meter, `main`, with these keys changed or added."""
+    changed = document(folder)
+    changed["meters"][0].update(meter)
+    return parse(changed)

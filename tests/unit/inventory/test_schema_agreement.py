@@ -174,6 +174,8 @@ def test_sound_sites_pass(
         }
         for unit in units
     ]
+    # Its calibrations are of meters that are not there now.
+    del document["device_mapping"]
     fleet.write(name, yaml.safe_dump(document))
     assert fleet.faults() == []
     assert not list(THEIRS["site"].iter_errors(document))
