@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from energy_collector.config import BufferConfig
+from energy_collector.config import BufferConfig, Config
 
 from tests.fault.report import FaultReport
 from tests.fault.rig import exact
@@ -152,7 +152,7 @@ class Rig:
         self.gateway = self._service("gateway", config, None)
         self.persistence = self._service("persistence", config, netns)
         self._prepare(self)
-        kept = {"signing.key", "telemetry.log", "gateway.log", "persistence.log"}
+        kept = {"signing_key", "telemetry_log", "gateway.log", "persistence.log"}
         self._belongings = kept | {path.name for path in home.iterdir()}
         for one in (self.persistence, self.gateway):
             self._stack.callback(one.kill)
@@ -174,7 +174,7 @@ class Rig:
             for bus, units in (("hall", HALL), ("roof", ROOF))
             for unit, name in units.items()
         ]
-        found: dict[str, Any] = {
+        found: dict[str, Any] = _paths(Config, home) | {
             "site": SITE,
             "interval": self._interval,
             "buses": buses,
@@ -186,11 +186,8 @@ class Rig:
                 "certificate": f"{home}/gateway.crt",
                 "key": f"{home}/gateway.key",
             },
-            "signing_key": f"{home}/signing.key",
-            "buffer": _buffer(home),
+            "buffer": _paths(BufferConfig, home) | {"path": f"{home}/buffer/buffer.db"},
             "batch": {"interval": 1, "resend": 2},
-            "telemetry_log": f"{home}/telemetry.log",
-            "control_socket": f"{home}/control.sock",
         }
         for key, value in self._settings.items():
             found[key] = found[key] | value if isinstance(value, dict) else value
@@ -285,7 +282,7 @@ class Rig:
         """One request to the control socket."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(30)
-            sock.connect(str(self.home / "control.sock"))
+            sock.connect(str(self.home / "control_socket"))
             sock.sendall(json.dumps(request).encode() + b"\n")
             with sock.makefile() as stream:
                 found: dict[str, Any] = json.loads(stream.readline())
@@ -329,12 +326,9 @@ class Rig:
         return exact.count(self.answers, rows, HALL | ROOF, spans, clock_is_right=clock_is_right)
 
 
-def _buffer(home: Path) -> dict[str, str]:
-    """Every path of the buffer lies in the rig's own folder; a collector without a pending file refuses its key."""
-    found = {"path": f"{home}/buffer/buffer.db"}
-    if hasattr(BufferConfig, "pending"):
-        found["pending"] = f"{home}/pending"
-    return found
+def _paths(section: type, home: Path) -> dict[str, str]:
+    """Whatever a gateway keeps somewhere lies in the rig's own folder, also what a later version keeps."""
+    return {name: str(home / name) for name, default in vars(section).items() if isinstance(default, Path)}
 
 
 def pause(low: float, high: float) -> None:
