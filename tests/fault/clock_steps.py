@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tests.fault.report import FaultReport
 from tests.fault.rig.exact import TIME_TOLERANCE, UNCERTAIN_CLOCK
 from tests.fault.rig.faketime import Clock
-from tests.fault.rig.meters import FACTORS
+from tests.fault.rig.meters import number_of
 from tests.fault.rig.process import Process
 from tests.fault.rig.rig import HALL, ROOF, Rig, pause, say
 
@@ -76,13 +76,15 @@ class _Trial:
     def judge(self, report: FaultReport) -> None:
         """Hold times and qualities against what the gateway could know."""
         units = {name: unit for unit, name in (HALL | ROOF).items()}
-        answered = {(answer.unit, answer.number): answer.time for answer in self.rig.answers}
+        answered: dict[tuple[int, int | None], float] = {
+            (answer.unit, answer.number): answer.time for answer in self.rig.answers
+        }
         uncertain = 0
         for row in self.rig.database.rows():
             if row.value is None:
                 continue
             meter, _, point = row.point.partition("/")
-            when = answered.get((units[meter], int(row.value / FACTORS.get(point, 1))))
+            when = answered.get((units[meter], number_of(point, row.value)))
             phase = next(
                 (one for one in self.phases if when and one.begin + EDGE < when < one.end - EDGE), None
             )

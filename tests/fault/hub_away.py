@@ -12,12 +12,15 @@ from tests.fault.report import FaultReport
 from tests.fault.rig.rig import PATIENCE, Rig, say
 
 AWAY = 60.0
-QUICK_AWAY = 12.0
+QUICK_AWAY = 20.0
 # What the line carries then, in times of what the live readings need: the backlog takes as long as the hub was away.
 RATE = 2.0
-MEASURE = 4.0
+MEASURE = 6.0
+STEADY = 2000
 # s; a live reading is at most so old in the database: a batch that spans 1 s, sealed, sent over the thin line.
 LIVE = 6.0
+# What the kernel has taken cannot be overtaken any more: the send buffer that Linux begins with, in bytes (tcp(7)).
+SEND_BUFFER = 16_384
 
 
 def run(rounds: int) -> FaultReport:
@@ -27,7 +30,8 @@ def run(rounds: int) -> FaultReport:
     with Rig(relayed=True) as rig:
         for number in range(rounds):
             rig.relay.rate = None
-            rig.wait_for_delivery()
+            # The first batches of a stream come with the names of all points.
+            rig.wait_for_delivery(STEADY)
             need = _live_rate(rig)
             say(f"round {number + 1} of {rounds}: {need:.0f} bytes/s; the hub is away for {away:g} s")
             rig.broker.stop()
@@ -51,6 +55,8 @@ def _live_rate(rig: Rig) -> float:
 
 def _watch(rig: Rig, report: FaultReport, left: float, back: float) -> None:
     """Until the backlog is there: how old is the newest reading in the database?"""
+    assert rig.relay.rate is not None
+    limit = LIVE + SEND_BUFFER / rig.relay.rate
     connected: float | None = None
     worst = 0.0
     want = len([one for one in rig.answers if left <= one.time <= back])
@@ -59,7 +65,7 @@ def _watch(rig: Rig, report: FaultReport, left: float, back: float) -> None:
         if connected is None and (rig.database.newest() or 0) > left + 1:
             connected = now
         # The first batches after the return may be older than live: one window is given to them.
-        elif connected is not None and now > connected + LIVE:
+        elif connected is not None and now > connected + limit:
             worst = max(worst, now - (rig.database.newest() or 0))
         if connected is not None and rig.database.backlog(left, back) >= 0.99 * want:
             break
@@ -68,10 +74,10 @@ def _watch(rig: Rig, report: FaultReport, left: float, back: float) -> None:
     report.figures["backlog_s"] = max(report.figures.get("backlog_s", 0), round(took, 1))
     report.figures["live_age_s"] = max(report.figures.get("live_age_s", 0), round(worst, 1))
     say(f"the backlog took {took:.1f} s; live readings were up to {worst:.1f} s old meanwhile")
-    if worst > LIVE:
+    if worst > limit:
         report.late += 1
         report.findings.append(
-            f"live readings waited for the backlog: they were {worst:.1f} s old, at most {LIVE:g} are right"
+            f"live readings waited for the backlog: they were {worst:.1f} s old, at most {limit:.1f} are right"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.fault.rig.meters import ADDRESSES, FACTORS, Answer
+from tests.fault.rig.meters import ADDRESSES, Answer, number_of
 
 UNCERTAIN_CLOCK = 65  # docs/reference/wire-format.md, Quality
 # s that the time of a reading may differ from its answer's while nobody touches the clock: a busy machine.
@@ -75,8 +75,8 @@ def count(
             result.nulls += 1
             continue
         result.readings += 1
-        number = row.value / FACTORS.get(point, 1)
-        asked = expected[row.point].get(int(number)) if number == int(number) else None
+        number = number_of(point, row.value)
+        asked = None if number is None else expected[row.point].get(number)
         if asked is None:
             result.invented.append(f"{row.point}: {row.value:g} at {row.time}, which no meter answered")
             continue

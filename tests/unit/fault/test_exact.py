@@ -9,13 +9,13 @@ from dataclasses import asdict
 import pytest
 
 from tests.fault.rig.exact import Exact, Row, Span, count
-from tests.fault.rig.meters import ADDRESSES, FACTORS, Answer, registers
+from tests.fault.rig.meters import ADDRESSES, FACTORS, Answer, number_of, registers, value_at
 
 START = 1_767_225_600
 # Three answers for the first registers, of one unit, a second apart.
 ANSWERS = [Answer(number, 1, 0x0000, 2, START + number) for number in (1, 2, 3)]
 POINT = "main/voltage_l1"
-ROWS = [Row(POINT, (START + number) * 1000, float(number), 0) for number in (1, 2, 3)]
+ROWS = [Row(POINT, (START + number) * 1000, float(value_at(number, 0)), 0) for number in (1, 2, 3)]
 
 
 def found(
@@ -38,7 +38,7 @@ def found(
         (ROWS[:2], {"readings": 2, "lost": 1}),
         ([*ROWS, ROWS[0]], {"readings": 4, "doubled": 1}),
         ([*ROWS, ROWS[0]._replace(time=1)], {"readings": 4, "doubled": 1, "mistimed": 1}),
-        ([*ROWS, ROWS[0]._replace(value=4.0)], {"readings": 4, "invented": 1}),
+        ([*ROWS, ROWS[0]._replace(value=float(value_at(4, 0)))], {"readings": 4, "invented": 1}),
         ([*ROWS, ROWS[0]._replace(value=1.5)], {"readings": 4, "invented": 1}),
         ([*ROWS, ROWS[0]._replace(value=None, quality=129)], {"nulls": 1}),
         ([*ROWS, Row("main/something", START * 1000, 7.0, 0)], {}),
@@ -64,10 +64,13 @@ def test_a_stepped_clock_decides_nothing_but_the_order() -> None:
 
 
 def test_every_register_of_an_answer_names_it() -> None:
-    block = registers(77, 0x0001, 6)
-    assert struct.unpack(">ff", block[2:10]) == (77.0, 77.0)
-    whole = registers(77, 0x0000, 80)
-    assert struct.unpack(">40f", whole) == (77.0,) * 40
+    values = struct.unpack(">40f", registers(77, 0x0000, 80))
+    for point, address in ADDRESSES.items():
+        if address < 80:
+            assert number_of(point, values[address // 2] * FACTORS.get(point, 1)) == 77
+    assert registers(77, 0x0001, 6) == registers(77, 0x0000, 80)[2:14]
+    assert number_of("energy_import", 77_000.0) == 77
+    assert number_of("energy_import", 77_500.0) is None
 
 
 def test_points_of_a_request() -> None:
