@@ -24,7 +24,7 @@ SEND_BUFFER = 16_384
 
 
 def run(rounds: int) -> FaultReport:
-    """The broker is stopped for a minute; with one or two rounds, for less."""
+    """The broker is stopped for a minute; with one or two rounds for less, too short to tell who is served first."""
     report = FaultReport("hub-away", rounds)
     away = AWAY if rounds > 2 else QUICK_AWAY
     with Rig(relayed=True) as rig:
