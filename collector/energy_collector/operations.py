@@ -4,8 +4,7 @@ when none runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from energy_collector import quality
@@ -15,8 +14,9 @@ from energy_collector.bus.errors import ExceptionAnswerError, TimedOutError
 from energy_collector.clock import SourceClock
 from energy_collector.control import RequestError
 from energy_collector.poller import PolledMeter
-from energy_collector.reading import readings
+from energy_collector.reading import Record, readings
 from energy_collector.sunspec import BASES, MARKER
+from energy_collector.times import iso
 
 MAX_REGISTERS = 125
 MAX_BITS = 2000
@@ -24,14 +24,6 @@ MAX_BITS = 2000
 MAX_OBJECT_REQUESTS = 8
 # A gateway answers with these for a unit that does not.
 GATEWAY_EXCEPTIONS = (0x0A, 0x0B)
-
-
-def iso(time: int | None) -> str | None:
-    """A time in ms as RFC 3339 in UTC."""
-    if time is None:
-        return None
-    moment = datetime.fromtimestamp(time // 1000, timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time % 1000:03d}Z"
 
 
 def whole(request: Mapping[str, Any], key: str, low: int, high: int, default: int | None = None) -> int:
@@ -48,11 +40,16 @@ class Operations:
     """Requests that need a bus."""
 
     def __init__(
-        self, buses: Mapping[str, Bus], meters: Mapping[str, PolledMeter], clock: SourceClock
+        self,
+        buses: Mapping[str, Bus],
+        meters: Mapping[str, PolledMeter],
+        clock: SourceClock,
+        calibrate: Callable[[list[Record]], list[Record]] = list,
     ) -> None:
         self.buses = buses
         self.meters = meters
         self._clock = clock
+        self._calibrate = calibrate
 
     async def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Serve a request; raises RequestError."""
@@ -157,8 +154,8 @@ class Operations:
         if meter is None:
             known = ", ".join(self.meters) or "none"
             raise RequestError(f"no meter {request.get('meter')!r}", f"the meters are {known}")
-        poll = await meter.poll(self.buses[meter.meter.config.bus], self._clock.now)
-        found = readings(poll.records)
+        poll = await meter.probe(self.buses[meter.meter.config.bus], self._clock.now)
+        found = readings(self._calibrate(poll.records))
         if poll.error is not None and all(reading.value is None for reading in found):
             raise poll.error
         shown = [

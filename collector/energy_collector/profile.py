@@ -1,17 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a profile says: the points of a model, and where and how its registers hold them."""
+"""What a profile says: the points of a model, and where and how its registers hold them.
+
+The format is described in docs/reference/profiles.md.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
-from energy_collector.registers import TYPES, size
-from energy_collector.section import Section
+from energy_collector.registers import HIGH_FIRST, TYPES, UNSIGNED, Field, Order, size
+from energy_collector.section import Section, show
 
 # Which transformers a quantity has to be multiplied with.
 RATIOS = ("none", "current", "voltage", "power")
-SWAPPED = {"energy_import": "energy_export", "reactive_energy_import": "reactive_energy_export"}
+# What changes its name when a meter is wired the other way round.
+SWAPPED = {
+    "energy_import": "energy_export",
+    "energy_export": "energy_import",
+    "reactive_energy_import": "reactive_energy_export",
+    "reactive_energy_export": "reactive_energy_import",
+}
+LAST_ADDRESS = 65535
+MAX_BLOCK = 125
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Some bits of a register: `count` of them from bit `first` on, bit 0 being the lowest."""
+
+    first: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -19,8 +40,10 @@ class Point:
     """A quantity in the registers.
 
     `address` counts from 0, or from the model's first register (its id) with SunSpec. The value is
-    number x `scale`, times ten to the power of the register at `scale_address` where there is one.
+    number x `scale` + `offset`, the number times ten to the power of the register at `scale_address` where
+    there is one.
     `flow` marks what changes its sign when the device counts the other direction as positive.
+    `counter_max` marks a counter: the highest number that its registers show before it begins at zero again.
     """
 
     name: str
@@ -29,16 +52,42 @@ class Point:
     type: str
     decimals: int
     scale: float = 1.0
+    offset: float = 0.0
     scale_address: int | None = None
     ratio: str = "none"
     flow: bool = False
-    missing: tuple[int, ...] = ()
+    missing: tuple[int | float, ...] = ()
     valid: tuple[float, float] | None = None
+    function: int = 3
+    order: Order = HIGH_FIRST
+    bits: Bits | None = None
+    counter_max: float | None = None
 
     @property
     def size(self) -> int:
         """Registers that the value takes."""
         return size(self.type)
+
+    @property
+    def field(self) -> Field:
+        """What to take out of the registers."""
+        return Field(self.address, self.type, self.order)
+
+    @property
+    def end(self) -> int:
+        """The address after its last register."""
+        return self.address + self.size
+
+
+@dataclass(frozen=True)
+class Serial:
+    """Where the device keeps its serial number: a text, or a whole number of a type, in `size` registers."""
+
+    address: int
+    type: str
+    size: int
+    function: int = 3
+    order: Order = HIGH_FIRST
 
 
 @dataclass(frozen=True)
@@ -59,7 +108,8 @@ class Profile:
 
     `view` tells what the device counts as positive: `load` what it takes from the line (the site's view),
     `source` what it gives. Of `models` the first has to be there; a point is taken from the first one that
-    has it.
+    has it. `holes` are first and last registers that no request may touch. `digest` changes with every change of
+    the profile.
     """
 
     name: str
@@ -67,14 +117,35 @@ class Profile:
     source: str
     kind: str
     function: int = 3
-    low_word_first: bool = False
-    max_block: int = 125
+    max_block: int = MAX_BLOCK
     max_gap: int = 10
     view: str = "load"
     points: tuple[Point, ...] = ()
     inputs: tuple[int, ...] = ()
     full_scale: int = 65535
     models: tuple[SunSpecModel, ...] = ()
+    holes: tuple[tuple[int, int], ...] = ()
+    serial: Serial | None = None
+    digest: str = ""
+
+    def point_names(self, *, reverse: bool) -> list[str]:
+        """All points that a meter of this model can deliver, by the names that they get."""
+        points = [*self.points, *(point for model in self.models for point in model.points)]
+        return list(dict.fromkeys(point_name(point.name, reverse=reverse) for point in points))
+
+
+def point_name(name: str, *, reverse: bool) -> str:
+    """The name that a point gets: a meter wired the other way counts the import in its export register."""
+    return SWAPPED.get(name, name) if reverse else name
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What a profile says once for all of its points."""
+
+    function: int
+    order: Order
+    missing: dict[str, tuple[int | float, ...]]
 
 
 def parse(name: str, data: Any) -> Profile:
@@ -82,62 +153,172 @@ def parse(name: str, data: Any) -> Profile:
     faults: list[str] = []
     root = Section(data, name, faults)
     kind = root.choice("kind", ("registers", "analogue", "sunspec"), "registers")
-    missing = {
-        key: tuple(value if isinstance(value, list) else [value])
-        for key, value in root.section("missing", required=False).data.items()
-    }
-    models = []
-    for section in root.sections("models") if kind == "sunspec" else ():
-        models.append(
-            SunSpecModel(
-                ids=tuple(section.take("ids", list)),
-                points=_points(section.section("points"), missing),
-                direction_address=section.take("direction_address", int, 0)
-                if "direction_address" in section.data
-                else None,
-            )
-        )
-        section.finish()
+    missing = root.section("missing", required=False)
+    defaults = _Defaults(
+        function=root.number("function", int, 3, 4, 3),
+        order=_order(root, HIGH_FIRST),
+        missing={one: _numbers(missing, one) for one in missing.data},
+    )
     profile = Profile(
         name=name,
         model=root.take("model", str),
         source=" ".join(root.take("source", str).split()),
         kind=kind,
-        function=root.number("function", int, 3, 4, 3),
-        low_word_first=root.choice("word_order", ("high", "low"), "high") == "low",
-        max_block=root.number("max_block", int, 1, 125, 125),
-        max_gap=root.number("max_gap", int, 0, 124, 10),
+        function=defaults.function,
+        max_block=root.number("max_block", int, 1, MAX_BLOCK, MAX_BLOCK),
+        max_gap=root.number("max_gap", int, 0, MAX_BLOCK - 1, 10),
         view=root.choice("view", ("load", "source"), "load"),
-        points=_points(root.section("points"), missing) if kind == "registers" else (),
+        points=_points(root.section("points"), defaults) if kind == "registers" else (),
         inputs=tuple(root.take("inputs", list)) if kind == "analogue" else (),
         full_scale=root.take("full_scale", int, 65535),
-        models=tuple(models),
+        models=_models(root, defaults) if kind == "sunspec" else (),
+        holes=_holes(root) if kind != "sunspec" else (),
+        serial=_serial(root, defaults) if kind != "sunspec" and "serial" in root.data else None,
+        digest=hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16],
     )
     root.finish()
+    _check(profile, root)
     if faults:
         raise ValueError("; ".join(faults))
     return profile
 
 
-def _points(points: Section, missing: dict[str, tuple[int, ...]]) -> tuple[Point, ...]:
-    return tuple(_point(name, points.section(name), missing) for name in points.data)
+def _check(profile: Profile, root: Section) -> None:
+    """What lies where it cannot be read."""
+    if not profile.source:
+        root.fault("source", "cites nothing")
+    for point in profile.points:
+        where = f"points.{point.name}.address"
+        if point.end > LAST_ADDRESS + 1:
+            root.fault(where, f"{point.address} leaves no room for {point.size} registers")
+        if point.size > profile.max_block:
+            root.fault(where, f"{point.size} registers are more than max_block, {profile.max_block}")
+        for first, last in profile.holes:
+            if point.address <= last and point.end > first:
+                root.fault(where, f"{point.address} lies in the hole {first} to {last}")
 
 
-def _point(name: str, section: Section, missing: dict[str, tuple[int, ...]]) -> Point:
+def _order(section: Section, default: Order) -> Order:
+    return Order(
+        section.choice("word_order", ("high", "low"), _first(default.low_word_first)) == "low",
+        section.choice("byte_order", ("high", "low"), _first(default.low_byte_first)) == "low",
+    )
+
+
+def _first(low: bool) -> str:
+    return "low" if low else "high"
+
+
+def _numbers(section: Section, key: str) -> tuple[int | float, ...]:
+    """One number or a list of numbers."""
+    value = section.data[key]
+    numbers = value if isinstance(value, list) else [value]
+    if key not in TYPES and key != "missing":
+        section.fault(key, f"is not one of the types {', '.join(TYPES)}")
+    if not all(type(one) in (int, float) for one in numbers):
+        section.fault(key, f"{show(value)} is not a number or a list of numbers")
+        return ()
+    return tuple(numbers)
+
+
+def _pair(section: Section, key: str, value: object) -> tuple[float, float] | None:
+    """Two numbers, the lower one first."""
+    numbers = value if isinstance(value, list) and all(type(one) in (int, float) for one in value) else []
+    if len(numbers) == 2 and numbers[0] <= numbers[1]:
+        return numbers[0], numbers[1]
+    section.fault(key, f"{show(value)} is not a list of two numbers, the lower one first")
+    return None
+
+
+def _holes(root: Section) -> tuple[tuple[int, int], ...]:
+    pairs = [_pair(root, "holes", one) for one in root.take("holes", list, [])]
+    return tuple((int(pair[0]), int(pair[1])) for pair in pairs if pair)
+
+
+def _serial(root: Section, defaults: _Defaults) -> Serial:
+    section = root.section("serial")
+    whole = [one for one in TYPES if not one.startswith("float")]
+    kind = section.choice("type", ("string", *whole), "string")
+    serial = Serial(
+        address=section.number("address", int, 0, LAST_ADDRESS),
+        type=kind,
+        size=size(kind) if kind in whole else section.number("size", int, 1, MAX_BLOCK),
+        function=section.number("function", int, 3, 4, defaults.function),
+        order=_order(section, defaults.order),
+    )
+    section.finish()
+    return serial
+
+
+def _models(root: Section, defaults: _Defaults) -> tuple[SunSpecModel, ...]:
+    models = []
+    for section in root.sections("models"):
+        models.append(
+            SunSpecModel(
+                ids=tuple(section.take("ids", list)),
+                points=_points(section.section("points"), defaults),
+                direction_address=_optional(section, "direction_address"),
+            )
+        )
+        section.finish()
+    return tuple(models)
+
+
+def _optional(section: Section, key: str) -> int | None:
+    return section.number(key, int, 0, LAST_ADDRESS) if key in section.data else None
+
+
+def _points(points: Section, defaults: _Defaults) -> tuple[Point, ...]:
+    return tuple(_point(name, points.section(name), defaults) for name in points.data)
+
+
+def _point(name: str, section: Section, defaults: _Defaults) -> Point:
     kind = section.choice("type", TYPES)
     valid = section.take("valid", list, [])
     point = Point(
         name=name,
         unit=section.take("unit", str),
-        address=section.number("address", int, 0, 65535),
-        type=kind,
+        address=section.number("address", int, 0, LAST_ADDRESS),
+        type=kind if kind in TYPES else "uint16",
         decimals=section.number("decimals", int, -3, 9, 0),
         scale=section.take("scale", float, 1.0),
-        scale_address=section.take("scale_address", int, 0) if "scale_address" in section.data else None,
+        offset=section.take("offset", float, 0.0),
+        scale_address=_optional(section, "scale_address"),
         ratio=section.choice("ratio", RATIOS, "none"),
         flow=section.take("flow", bool, default=False),
-        missing=tuple(section.take("missing", list, list(missing.get(kind, ())))),
-        valid=(float(valid[0]), float(valid[1])) if valid else None,
+        missing=_missing(section, defaults.missing.get(kind, ())),
+        valid=_pair(section, "valid", valid) if valid else None,
+        function=section.number("function", int, 3, 4, defaults.function),
+        order=_order(section, defaults.order),
+        bits=_bits(section, kind) if "bits" in section.data else None,
+        counter_max=_counter(section) if "counter" in section.data else None,
     )
     section.finish()
     return point
+
+
+def _missing(section: Section, default: tuple[int | float, ...]) -> tuple[int | float, ...]:
+    if "missing" not in section.data:
+        return default
+    section.seen("missing")
+    return _numbers(section, "missing")
+
+
+def _bits(section: Section, kind: str) -> Bits:
+    bits = section.section("bits")
+    found = Bits(bits.number("first", int, 0, 63), bits.number("count", int, 1, 64, 1))
+    if kind not in UNSIGNED:
+        section.fault("type", f"{kind} has no bits to name; {', '.join(UNSIGNED)} have")
+    elif found.first + found.count > 16 * size(kind):
+        bits.fault("count", f"{found.count} bits from {found.first} on are more than {kind} has")
+    bits.finish()
+    return found
+
+
+def _counter(section: Section) -> float:
+    counter = section.section("counter")
+    most = counter.take("max", float)
+    if "max" in counter.data and most <= 0:
+        counter.fault("max", f"{most:g} is not above zero")
+    counter.finish()
+    return most

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -48,6 +47,10 @@ class Section:
         """The path of a key."""
         return f"{self.path}.{key}" if self.path else key
 
+    def seen(self, key: str) -> None:
+        """`key` is known; the caller looks at its value itself."""
+        self._seen.append(key)
+
     def take(self, key: str, kind: type[T], default: T = _REQUIRED) -> T:
         """The value of `key`; a whole number is taken where a float is wanted."""
         self._seen.append(key)
@@ -78,7 +81,7 @@ class Section:
         value = self.take(key, str, default)
         allowed = sorted(allowed)
         if key in self.data and isinstance(self.data[key], str) and value not in allowed:
-            self.fault(key, f"{value!r} is not one of {', '.join(allowed)}{_near(value, allowed)}")
+            self.fault(key, f"{value!r} is not one of {', '.join(allowed)}{near(value, allowed)}")
         return value
 
     def section(self, key: str, *, required: bool = True) -> Section:
@@ -98,10 +101,14 @@ class Section:
         """Record every key that nobody has asked for."""
         for key in self.data:
             if key not in self._seen:
-                self.fault(key, f"unknown key{_near(key, self._seen)}")
+                self.fault(key, f"unknown key{near(key, self._seen)}")
 
 
-def _near(word: str, words: Iterable[str]) -> str:
+def near(word: str, words: Iterable[str]) -> str:
+    """The ending of a message about `word` that names the most similar one, where there is one."""
+    # Imported here: good configurations do without.
+    import difflib
+
     match = difflib.get_close_matches(word, list(words), 1)
     return f"; did you mean {match[0]}?" if match else ""
 

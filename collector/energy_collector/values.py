@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From registers to a value in the point's unit, seen from the site."""
+"""From the numbers in the registers to values in the points' units, seen from the site."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from operator import itemgetter
 from typing import NamedTuple
 
 from energy_collector import quality
 from energy_collector.config import ChannelConfig, MeterConfig
-from energy_collector.profile import SWAPPED, Point, Profile
-from energy_collector.registers import decode
+from energy_collector.profile import Point, Profile
 
-# Below this a 4-20 mA loop is broken: NAMUR NE 43 takes up to 3.6 mA for a fault, 3.8 mA for under-range.
-BROKEN_WIRE_MA = 3.6
-SCALE_FACTOR_MISSING = -0x8000
+# NAMUR NE 43 (2003): 3.8 to 20.5 mA are a measurement; from 21 mA on, and up to 3.6 mA, the transmitter or the
+# wire is faulty. What lies between is neither, and uncertain.
+UNDER_RANGE_MA = 3.8
+OVER_RANGE_MA = 20.5
+FAILURE_MA = 21.0
+# SunSpec: scale factors go from -10 to 10, -32768 is "not implemented".
 SCALE_FACTOR_LIMIT = 10
 # SunSpec model 802, point ChaSt.
 DISCHARGING, CHARGING = 3, 4
+# Whole numbers above this are no exact floats, and arithmetic with them is slow.
+EXACT = 1 << 53
 
-_SWAPPED_BACK = {new: old for old, new in SWAPPED.items()}
+Numbers = Sequence[int | float]
+Values = tuple[Sequence[float], bytes]
+_Sentinels = list[tuple[frozenset[int | float], Callable[[Numbers], Numbers]]]
 
 
 class Value(NamedTuple):
@@ -29,14 +38,17 @@ class Value(NamedTuple):
     quality: int
 
 
+class Counter(NamedTuple):
+    """A counter, in the point's unit: its highest value, and what one count of the register is worth.
+
+    After `highest` comes zero, `step` further. `step` is 0 where the register holds a float.
+    """
+
+    highest: float
+    step: float
+
+
 MISSING = Value(None, quality.BAD_SENSOR)
-
-
-def point_name(point: Point, meter: MeterConfig) -> str:
-    """The name that a point gets: a meter wired the other way counts the import in its export register."""
-    if not meter.reverse:
-        return point.name
-    return SWAPPED.get(point.name) or _SWAPPED_BACK.get(point.name) or point.name
 
 
 def ratio(point: Point, meter: MeterConfig) -> float:
@@ -50,51 +62,241 @@ def ratio(point: Point, meter: MeterConfig) -> float:
     return factors[point.ratio]
 
 
-def from_registers(
-    registers: Sequence[int],
-    point: Point,
-    meter: MeterConfig,
-    profile: Profile,
-    *,
-    scale_factor: int = 0,
-    direction: int | None = None,
-) -> Value:
-    """The value of a point in its registers. `scale_factor` is the exponent of ten that the device gives
-    for it."""
-    raw = decode(registers, point.type, low_word_first=profile.low_word_first)
-    if raw in point.missing or not math.isfinite(raw):
-        return MISSING
-    if not -SCALE_FACTOR_LIMIT <= scale_factor <= SCALE_FACTOR_LIMIT:
-        return MISSING
-    value = raw * point.scale * 10.0**scale_factor * ratio(point, meter)
-    if point.flow:
-        value = _signed(value, profile.view == "source", direction)
-        if meter.reverse:
-            value = -value
-    return _finish(value, point.decimals, point.valid)
+def counter(point: Point, meter: MeterConfig, exponent: int = 0) -> Counter | None:
+    """Where a point is a counter that rolls over: how far it counts. None also for an impossible scale factor."""
+    factor = _factor(exponent)
+    if point.counter_max is None or factor is None:
+        return None
+    worth = _exact(point.scale) * factor * _exact(ratio(point, meter))
+    step = Fraction(0) if point.type.startswith("float") else worth
+    return Counter(float(_exact(point.counter_max) * worth), float(step))
 
 
-def _signed(value: float, is_source: bool, direction: int | None) -> float:
-    if direction == CHARGING:
-        return abs(value)
-    if direction == DISCHARGING:
-        return -abs(value)
-    return -value if is_source else value
+def _exact(number: float) -> Fraction:
+    """The decimal that was written, not the binary fraction next to it."""
+    return Fraction(repr(number))
 
 
-def from_channel(raw: int, full_scale: int, channel: ChannelConfig) -> Value:
+class _Step(NamedTuple):
+    """How one number becomes a value: round(number * factor / divisor + offset) * coarse / fine.
+
+    All are whole numbers where they can be: whole number by whole number is divided exactly rounded in Python, so
+    that 2301 tenths are 230.1.
+    """
+
+    factor: float
+    divisor: int
+    offset: float
+    coarse: int
+    fine: int
+
+
+class Conversion:
+    """Makes values of the numbers of some points, with everything folded into one step each.
+
+    `exponents` are the points' scale factors, powers of ten that a SunSpec device gives; a point whose factor is
+    impossible is missing. `direction` is its charge status, where it has one.
+    """
+
+    def __init__(
+        self,
+        points: Sequence[Point],
+        meter: MeterConfig,
+        profile: Profile,
+        exponents: Sequence[int] = (),
+        direction: int | None = None,
+    ) -> None:
+        self._points = points
+        factors = [_factor(exponent) for exponent in exponents or [0] * len(points)]
+        turned = {CHARGING: 1, DISCHARGING: -1}.get(direction or 0)
+        sign = -1 if meter.reverse else 1
+        # With a direction the number's own sign says nothing.
+        self._turned = [
+            (index, sign * turned) for index, point in enumerate(points) if point.flow and turned is not None
+        ]
+        view = -1 if profile.view == "source" and turned is None else 1
+        self._steps = [
+            _step(point, factor, ratio(point, meter), (sign * view) if point.flow else 1)
+            for point, factor in zip(points, factors, strict=True)
+        ]
+        self._impossible = {index for index, factor in enumerate(factors) if factor is None}
+        self._factors = [step.factor for step in self._steps]
+        self._divisors = [step.divisor for step in self._steps]
+        self._offsets = [step.offset for step in self._steps]
+        self._coarse = [step.coarse for step in self._steps]
+        self._fine = [step.fine for step in self._steps]
+        # Nothing to round: whole numbers whose last digit is the last one wanted.
+        self._plain = all(
+            not point.type.startswith("float")
+            and step == (step.factor, 1, 0, 1, step.fine)
+            and isinstance(step.factor, int)
+            for point, step in zip(points, self._steps, strict=True)
+        )
+        self._missing = [_missing(point) for point in points]
+        self._sentinels = _sentinels(self._missing)
+        self._has_floats = any(point.type.startswith("float") for point in points)
+        self._bits = [(index, point.bits) for index, point in enumerate(points) if point.bits is not None]
+        self._valid = [(index, *point.valid) for index, point in enumerate(points) if point.valid is not None]
+
+    def __call__(self, numbers: Numbers) -> Values:
+        """The values, and their qualities, which are empty when all are good."""
+        if (
+            self._impossible
+            or (self._has_floats and not math.isfinite(sum(numbers)))
+            or not all(missing.isdisjoint(pick(numbers)) for missing, pick in self._sentinels)
+        ):
+            return self._one_by_one(numbers)
+        try:
+            values = self._convert(numbers)
+        except OverflowError:
+            return self._one_by_one(numbers)
+        for index, low, high in self._valid:
+            if not low <= values[index] <= high:
+                return values, self._ranges(values, bytearray(len(values)))
+        return values, b""
+
+    def _convert(self, numbers: Numbers) -> list[float]:
+        """All of them, none of which is missing. Raises OverflowError for a value that is no finite float."""
+        if self._bits:
+            numbers = list(numbers)
+            for index, bits in self._bits:
+                numbers[index] = (int(numbers[index]) >> bits.first) & ((1 << bits.count) - 1)
+        if self._plain:
+            values = [
+                number * factor / fine
+                for number, factor, fine in zip(numbers, self._factors, self._fine, strict=True)
+            ]
+        else:
+            # round() without digits gives a whole number, which knows no negative zero.
+            values = [
+                round(number * factor / divisor + offset) * coarse / fine
+                for number, factor, divisor, offset, coarse, fine in zip(
+                    numbers,
+                    self._factors,
+                    self._divisors,
+                    self._offsets,
+                    self._coarse,
+                    self._fine,
+                    strict=True,
+                )
+            ]
+        for index, sign in self._turned:
+            values[index] = sign * abs(values[index]) + 0.0
+        return values
+
+    def _one_by_one(self, numbers: Numbers) -> Values:
+        """Slowly: what is missing becomes null, and the rest values."""
+        codes = bytearray(len(numbers))
+        for index, number in enumerate(numbers):
+            if index in self._impossible or number in self._missing[index] or not math.isfinite(number):
+                codes[index] = quality.BAD_SENSOR
+        usable: list[int | float] = [
+            0 if code else number for number, code in zip(numbers, codes, strict=True)
+        ]
+        try:
+            values = self._convert(usable)
+        except OverflowError:
+            self._drop_overflowing(usable, codes)
+            values = self._convert(usable)
+        return [0.0 if code else value for value, code in zip(values, codes, strict=True)], self._ranges(
+            values, codes
+        )
+
+    def _drop_overflowing(self, numbers: list[int | float], codes: bytearray) -> None:
+        """Take out the numbers too large to be scaled."""
+        for index, (number, step) in enumerate(zip(numbers, self._steps, strict=True)):
+            try:
+                round(number * step.factor / step.divisor + step.offset) * step.coarse / step.fine
+            except OverflowError:  # noqa: PERF203  (each number overflows for itself)
+                numbers[index] = 0
+                codes[index] = quality.BAD_SENSOR
+
+    def _ranges(self, values: Sequence[float], codes: bytearray) -> bytes:
+        for index, low, high in self._valid:
+            if not codes[index] and not low <= values[index] <= high:
+                codes[index] = quality.UNCERTAIN_OUT_OF_RANGE
+        return bytes(codes) if any(codes) else b""
+
+
+def _factor(exponent: int) -> Fraction | None:
+    if not -SCALE_FACTOR_LIMIT <= exponent <= SCALE_FACTOR_LIMIT:
+        return None
+    return Fraction(10) ** exponent
+
+
+def _step(point: Point, exponent: Fraction | None, transformers: float, sign: int) -> _Step:
+    """Everything that a number is multiplied with, in units of the last digit that is kept."""
+    digits = Fraction(10) ** point.decimals
+    outside = sign * _exact(transformers) * digits
+    factor = _exact(point.scale) * (exponent or 0) * outside
+    offset = _exact(point.offset) * outside
+    return _Step(
+        *_quotient(factor, point.type),
+        int(offset) if offset.denominator == 1 else float(offset),
+        digits.denominator,
+        digits.numerator,
+    )
+
+
+def _quotient(factor: Fraction, kind: str) -> tuple[float, int]:
+    if kind.startswith("float") or max(abs(factor.numerator), factor.denominator) > EXACT:
+        return float(factor), 1
+    return factor.numerator, factor.denominator
+
+
+def _missing(point: Point) -> frozenset[int | float]:
+    """The numbers that stand for no value, as the registers can hold them."""
+    if point.type != "float32":
+        return frozenset(point.missing)
+    return frozenset(struct.unpack("f", struct.pack("f", number))[0] for number in point.missing)
+
+
+def _sentinels(missing: Sequence[frozenset[int | float]]) -> _Sentinels:
+    """Each set of sentinels once, with what picks the numbers that it is about."""
+    found: _Sentinels = []
+    for numbers in dict.fromkeys(filter(None, missing)):
+        places = [index for index, one in enumerate(missing) if one == numbers]
+        if len(places) == 1:
+            # One name alone would make itemgetter return a number.
+            places *= 2
+        found.append((numbers, itemgetter(*places)))
+    return found
+
+
+class ChannelConversion:
+    """Makes values of the numbers of analogue inputs; `full_scale` stands for 20 mA or 10 V."""
+
+    def __init__(self, channels: Sequence[ChannelConfig], full_scale: int) -> None:
+        self._channels = channels
+        self._full_scale = full_scale
+
+    def __call__(self, numbers: Numbers) -> Values:
+        """The values, and their qualities, which are empty when all are good."""
+        found = [
+            from_channel(number, self._full_scale, channel)
+            for number, channel in zip(numbers, self._channels, strict=True)
+        ]
+        codes = bytes(one.quality for one in found)
+        return [one.value or 0.0 for one in found], codes if any(codes) else b""
+
+
+def from_channel(raw: float, full_scale: int, channel: ChannelConfig) -> Value:
     """The engineering value of an analogue input, linear from `low` to `high` of the channel.
 
-    A 4-20 mA channel is read over 0-20 mA. Below 3.6 mA the wire is broken.
+    A 4-20 mA channel is read over 0-20 mA. Up to `broken_below` the wire is broken.
     """
     share = raw / full_scale
+    code = quality.GOOD
     if channel.signal == "4-20mA":
         current = 20.0 * share
-        if current < BROKEN_WIRE_MA:
+        if current < channel.broken_below or current >= FAILURE_MA:
             return MISSING
+        if not UNDER_RANGE_MA <= current <= OVER_RANGE_MA:
+            code = quality.UNCERTAIN_OUT_OF_RANGE
         share = (current - 4.0) / 16.0
     value = channel.low + share * (channel.high - channel.low)
-    return _finish(value, channel_decimals(channel), None)
+    # Adding zero turns a negative zero into zero, which has one encoding only.
+    return Value(round(value, channel_decimals(channel)) + 0.0, code)
 
 
 def channel_decimals(channel: ChannelConfig) -> int:
@@ -103,11 +305,17 @@ def channel_decimals(channel: ChannelConfig) -> int:
     return max(0, 4 - math.ceil(math.log10(abs(channel.high - channel.low))))
 
 
-def _finish(value: float, decimals: int, valid: tuple[float, float] | None) -> Value:
-    # Adding zero turns a negative zero into zero, which has one encoding only.
-    rounded = round(value, decimals) + 0.0
-    if not math.isfinite(rounded):
-        return MISSING
-    if valid is not None and not valid[0] <= rounded <= valid[1]:
-        return Value(rounded, quality.UNCERTAIN_OUT_OF_RANGE)
-    return Value(rounded, quality.GOOD)
+class Decoder:
+    """From an answer to values: where the numbers lie, and what they mean."""
+
+    def __init__(
+        self,
+        unpack: Callable[[bytes], Numbers],
+        convert: Callable[[Numbers], Values],
+    ) -> None:
+        self._unpack = unpack
+        self._convert = convert
+
+    def __call__(self, answer: bytes) -> Values:
+        """The values of an answer (function code, byte count, registers), and their qualities."""
+        return self._convert(self._unpack(answer))

@@ -229,6 +229,11 @@ class Counters(Stage):
         self.exchanged(meter)
         return True
 
+    def rolls_over(self, point: str, highest: float) -> None:
+        """A device has told how far a counter counts."""
+        if point in self._counters:
+            self._counters[point].highest = highest
+
     def exchanged(self, meter: str) -> None:
         """Another device is in the meter's place: the next value of each of its counters is marked."""
         for counter in self._counters.values():

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from energy_collector import config
 from energy_collector.cli import main
+from energy_collector.meters import make
 
 from .collector_support import document
 
@@ -85,6 +86,23 @@ FAULTS: list[tuple[Change, str]] = [
     (_channel(signal="0-20mA"), "meters[0].channels.flow-temperature.signal: '0-20mA' is not one of"),
     (_channel(high=0), "meters[0].channels.flow-temperature.high: 0 is the same as low"),
     (
+        _channel(broken_below=5),
+        "meters[0].channels.flow-temperature.broken_below: 5.0 is not between 0 and 4",
+    ),
+    (
+        _channel(signal="0-10V", broken_below=3),
+        "meters[0].channels.flow-temperature.broken_below: a 0-10V signal does not show a broken wire",
+    ),
+    (
+        _meter(points=["active_power", "freqency"]),
+        "meters[0].points: 'freqency' is not a point of eastron-sdm630; did you mean frequency?",
+    ),
+    (_meter(points=[]), "meters[0].points: is empty; leave it out to read all points"),
+    (
+        lambda doc: doc.update(device_mapping="mapping.json"),
+        "device_mapping: 'mapping.json' is not an absolute path",
+    ),
+    (
         lambda doc: doc["meters"].append({**doc["meters"][0], "name": "other"}),
         "meters[1].unit: 1 on bus hall is already the meter main",
     ),
@@ -122,6 +140,30 @@ def test_a_right_one_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "site plant-a, 1 meters on 1 buses" in capsys.readouterr().out
 
 
+def test_what_was_learned_lies_beside_the_buffer(tmp_path: Path) -> None:
+    assert config.parse(document(tmp_path)).learned == tmp_path / "learned.json"
+    elsewhere = str(tmp_path / "elsewhere.json")
+    assert str(config.parse(document(tmp_path, learned=elsewhere)).learned) == elsewhere
+
+
+def test_a_faulty_device_mapping_is_found_with_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('{"main/active_power": [{"multiplier": 2}]}')
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(document(tmp_path, device_mapping=str(mapping))))
+    assert main(["check", str(path)]) == 1
+    assert f"{mapping}: main/active_power[0].from: missing" in capsys.readouterr().err
+
+
+def test_channels_can_be_chosen_like_points(tmp_path: Path) -> None:
+    doc = document(tmp_path)
+    _channel()(doc)
+    _meter(points=["flow-temperature"])(doc)
+    assert config.parse(doc).meters[0].points == ("flow-temperature",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("site: [", "not YAML"), ("- a\n", "is not a mapping"), ("", "nothing is not a mapping")],
@@ -148,3 +190,62 @@ def test_the_documented_example_is_right() -> None:
     assert parsed.meters[0].ct_ratio == 40
     assert parsed.batch == config.BatchConfig()
     assert parsed.buffer == config.BufferConfig()
+
+
+OWN_PROFILE = """
+model: Heat meter
+source: Data sheet
+function: 4
+points:
+  heat: {unit: W.h, address: 18, type: uint32, scale: 1000}
+"""
+
+
+def _own(folder: Path, name: str, text: str) -> dict[str, Any]:
+    profiles = folder / "profiles"
+    profiles.mkdir(exist_ok=True)
+    (profiles / f"{name}.yaml").write_text(text)
+    return document(folder, profiles=str(profiles))
+
+
+def test_a_site_can_have_profiles_of_its_own(tmp_path: Path) -> None:
+    doc = _own(tmp_path, "heat-meter", OWN_PROFILE)
+    doc["meters"][0]["profile"] = "heat-meter"
+    meter = make(config.parse(doc).meters[0])
+    assert meter.points == {"main/heat": "W.h"}
+
+
+def test_a_changed_profile_of_the_site_is_read_again(tmp_path: Path) -> None:
+    doc = _own(tmp_path, "heat-meter", OWN_PROFILE)
+    doc["meters"][0]["profile"] = "heat-meter"
+    before = config.parse(doc).meters[0]
+    _own(tmp_path, "heat-meter", OWN_PROFILE.replace("heat:", "warmth:"))
+    after = config.parse(doc).meters[0]
+    # A reload leaves alone what is equal.
+    assert after != before
+    assert make(after).points == {"main/warmth": "W.h"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("heat-meter", OWN_PROFILE.replace("uint32", "uint23"), "points.heat.type: 'uint23' is not one of"),
+        ("heat-meter", OWN_PROFILE.replace("address: 18, ", ""), "points.heat.address: missing"),
+        ("heat-meter", "points: [", "heat-meter.yaml: line 1: not YAML"),
+        ("heat-meter", "", "nothing is not a mapping"),
+        ("heat-meter", OWN_PROFILE.replace("scale: 1000", "valid: [a, b]"), "heat-meter.yaml: "),
+        ("eastron-sdm630", OWN_PROFILE, "eastron-sdm630 is a profile of the collector"),
+    ],
+)
+def test_a_faulty_profile_of_the_site_gets_one_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse(_own(tmp_path, name, text))
+    assert len(caught.value.faults) == 1, caught.value.faults
+    assert message in caught.value.faults[0]
+    assert str(tmp_path / "profiles" / f"{name}.yaml") in caught.value.faults[0]
+
+
+def test_no_folder_of_own_profiles_is_no_fault(tmp_path: Path) -> None:
+    config.parse(document(tmp_path, profiles=str(tmp_path / "none")))

@@ -59,7 +59,9 @@ SITE_FAULTS = [
     pytest.param(
         "  supply/active_power:",
         "  suply/active_power:",
-        ['30: device_mapping.suply/active_power: found "suply", expected one of the site\'s meters; did you mean "supply"?'],
+        [
+            '30: device_mapping.suply/active_power: found "suply", expected one of the site\'s meters; did you mean "supply"?'
+        ],
         id="calibration-of-no-meter",
     ),
     pytest.param(
