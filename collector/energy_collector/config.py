@@ -103,13 +103,13 @@ class MeterConfig:
     max_power: float | None = None
     nominal_voltage: float | None = None
     nominal_frequency: float = 50.0
-    # Where `profile` is one of the site's own: a configuration whose profile changes is another one.
-    own_profile: Profile | None = None
+    # The profile itself, as far as it exists: a configuration whose profile changes is another one.
+    known_profile: Profile | None = None
 
     @property
     def register_map(self) -> Profile:
         """The profile that the meter is read by."""
-        return self.own_profile or profiles.load(self.profile)
+        return self.known_profile or profiles.load(self.profile)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class BatchConfig:
     """When a batch is sealed, and when it is sent again. Times in s."""
 
     interval: float = 10.0
-    max_readings: int = 5000
+    max_readings: int = 100_000
     resend: float = 30.0
 
 
@@ -334,7 +334,7 @@ def _meter(
         pt_ratio=_ratio(section, "pt_ratio"),
         reverse=section.take("reverse", bool, default=False),
         channels=_channels(section, profile, own),
-        own_profile=own.get(profile),
+        known_profile=_known(profile, own),
         report=_optional(section, "report", 1, 86400),
         raw=_raw(section, profile, own),
         max_power=_optional(section, "max_power", 1, 1e10),
@@ -442,7 +442,7 @@ def _channels(section: Section, profile: str, own: Mapping[str, Profile]) -> tup
 
 def _points(section: Section, meter: MeterConfig) -> tuple[str, ...]:
     names = section.take("points", list, [])
-    if meter.own_profile is None and meter.profile not in profiles.names():
+    if meter.known_profile is None:
         return ()
     known = [channel.name for channel in meter.channels]
     known += meter.register_map.point_names(reverse=meter.reverse)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energy_collector import __version__, sources
+from energy_collector.aside import aside
 from energy_collector.clock import SourceClock, Stamper, synchronised
 from energy_collector.config import Config, ConfigError, load
 from energy_collector.control import ControlServer, RequestError
@@ -168,7 +169,8 @@ class Gateway:
         async with self._reloading:
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                return await self._take(load(self._path))
+                # In a process of its own, and waited for in a thread: a large file takes longer than a poll at 10 Hz.
+                return await self._take(await asyncio.to_thread(aside, lambda: load(self._path)))
             except ConfigError as error:
                 for fault in error.faults:
                     log.error("%s is refused, the configuration before it stays: %s", self._path, fault)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from energy_collector import config
 from energy_collector.commands import OK
@@ -13,12 +14,17 @@ from energy_collector.journal import set_up
 
 def gateway(options: argparse.Namespace) -> int:
     """Poll the meters until told to stop."""
+    from energy_collector.aside import aside
+
+    settings = aside(lambda: config.load(options.config))
+    if settings.metrics_port is None:
+        # asyncio does without TLS where there is none, and so do the meters: OpenSSL alone takes 4 MB.
+        sys.modules["ssl"] = None  # type: ignore[assignment]
     # Imported here: the delivering service has no need of asyncio and of what talks to meters.
     import asyncio
 
     from energy_collector.gateway import Gateway
 
-    settings = config.load(options.config)
     _become_service()
 
     async def serve() -> None:
