@@ -23,6 +23,9 @@ class LoopFs:
         self.folder = folder
         self._options = options
         self._device = ""
+        # A loop device may still hold the file before it: a mount namespace that was made meanwhile (a lab's, a
+        # container's) keeps what was mounted then. It must not write into this one.
+        image.unlink(missing_ok=True)
         with image.open("wb") as file:
             file.truncate(size)
         # Small ext4 file systems have blocks of 1 KiB unless told otherwise; no gateway has one so small.
@@ -41,11 +44,13 @@ class LoopFs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A loop device whose file lies here lets go of it a little later.
-        deadline = time.monotonic() + 10
+        # A loop device whose file lies here lets go of it a little later, and not at all where another mount namespace
+        # holds it.
+        deadline = time.monotonic() + 5
         while subprocess.run(["umount", self.folder], check=False, capture_output=True).returncode:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.folder} cannot be unmounted")
+                run("umount", "--lazy", self.folder)
+                break
             time.sleep(0.1)
         run("losetup", "--detach", self._device)
 

@@ -171,7 +171,7 @@ def run(rounds: int, *, synchronous: bool = True) -> FaultReport:
 
 
 def _cut(report: FaultReport, disk: Path, folder: Path) -> None:
-    image = disk.with_name("cut.img")
+    image = disk.with_name(f"cut-{report.faults}.img")
     before = _told(folder / "journal")
     command("cp", "--reflink=always", disk, image)
     after = _told(folder / "journal")

@@ -23,8 +23,10 @@ from tests.fault import (
     kill_collector,
     kill_ingest,
     kill_services,
+    kill_writer,
     lost_acknowledgement,
     power_cut,
+    power_images,
     restart_broker,
     wan_delay,
     wan_loss,
@@ -48,10 +50,20 @@ RIG: dict[str, ModuleType] = {
     "full-disk": full_disk,
     "corrupt-buffer": corrupt_buffer,
     "hub-away": hub_away,
+    "kill-writer": kill_writer,
+    "power-images": power_images,
 }
 
 # Rounds at full size, where they are not told: 200 kills, or about five minutes of what takes its time.
-FULL = {"clock-steps": 5, "wan-loss": 8, "wan-delay": 8, "hub-away": 3, "corrupt-buffer": 10}
+FULL = {
+    "clock-steps": 5,
+    "wan-loss": 8,
+    "wan-delay": 8,
+    "hub-away": 3,
+    "corrupt-buffer": 10,
+    "kill-writer": 200,
+    "power-images": 200,
+}
 ROUNDS = 20
 # Findings on the screen; the file has more.
 SHOWN = 8
