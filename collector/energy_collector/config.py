@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from energy_collector import profiles
-from energy_collector.section import Section
+from energy_collector.section import Section, near
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -20,6 +20,8 @@ RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
 ROLES = ("main", "consumption", "generation", "storage", "process")
 SIGNALS = ("4-20mA", "0-10V")
 BUS_TYPES = ("modbus-tcp", "rtu-over-tcp", "rtu")
+# NAMUR NE 43 (2003): up to 3.6 mA the transmitter or its wire is faulty.
+BROKEN_WIRE_MA = 3.6
 BAUDRATES = (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 
 
@@ -61,6 +63,8 @@ class ChannelConfig:
     low: float
     high: float
     unit: str
+    # mA; below it a 4-20 mA wire is broken.
+    broken_below: float = BROKEN_WIRE_MA
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class MeterConfig:
     pt_ratio: float = 1.0
     reverse: bool = False
     channels: tuple[ChannelConfig, ...] = ()
+    # Names of the points to read, all of them when empty.
+    points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,8 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
+    device_mapping: Path = Path("/etc/energy/device_mapping.json")
+    learned: Path = Path("/var/lib/energy/learned.json")
     # Port of the metrics on loopback; None where nobody has asked for them.
     metrics_port: int | None = None
 
@@ -154,6 +162,7 @@ def parse(data: Any) -> Config:
     buses = [_bus(section) for section in root.sections("buses")]
     meters = [_meter(section, interval, buses) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
+    buffer = _buffer(root.section("buffer", required=False))
     config = Config(
         site=site,
         interval=interval,
@@ -161,10 +170,12 @@ def parse(data: Any) -> Config:
         meters=tuple(meters),
         hub=_hub(root.section("hub")),
         signing_key=_path(root, "signing_key", Config.signing_key),
-        buffer=_buffer(root.section("buffer", required=False)),
+        buffer=buffer,
         batch=_batch(root.section("batch", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
         control_socket=_path(root, "control_socket", Config.control_socket),
+        device_mapping=_path(root, "device_mapping", Config.device_mapping),
+        learned=_path(root, "learned", buffer.path.with_name("learned.json")),
         metrics_port=_metrics_port(root.section("metrics", required=False)),
     )
     root.finish()
@@ -238,6 +249,7 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         reverse=section.take("reverse", bool, default=False),
         channels=_channels(section, profile),
     )
+    meter = replace(meter, points=_points(section, meter))
     section.finish()
     return meter
 
@@ -272,7 +284,10 @@ def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
             one.take("low", float),
             one.take("high", float),
             one.take("unit", str),
+            one.number("broken_below", float, 0, 4, BROKEN_WIRE_MA),
         )
+        if channel.signal != "4-20mA" and "broken_below" in one.data:
+            one.fault("broken_below", f"a {channel.signal} signal does not show a broken wire")
         one.finish()
         if not NAME.fullmatch(name):
             channels.fault(name, "is not made of lower-case letters, digits and single hyphens")
@@ -282,6 +297,20 @@ def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
             one.fault("input", f"{channel.input} is used by another channel")
         found.append(channel)
     return tuple(found)
+
+
+def _points(section: Section, meter: MeterConfig) -> tuple[str, ...]:
+    names = section.take("points", list, [])
+    if meter.profile not in profiles.names():
+        return ()
+    known = [channel.name for channel in meter.channels]
+    known += profiles.load(meter.profile).point_names(reverse=meter.reverse)
+    for name in names:
+        if name not in known:
+            section.fault("points", f"{name!r} is not a point of {meter.profile}{near(str(name), known)}")
+    if "points" in section.data and not names:
+        section.fault("points", "is empty; leave it out to read all points")
+    return tuple(dict.fromkeys(map(str, names)))
 
 
 def _check_unique(buses: list[BusConfig], meters: list[MeterConfig], faults: list[str]) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energy_collector import __version__
+from energy_collector.calibration import Calibration
 from energy_collector.clock import SourceClock
 from energy_collector.config import Config, ConfigError, load
 from energy_collector.control import ControlServer, RequestError
 from energy_collector.journal import Faults, log
+from energy_collector.learned import Learned
 from energy_collector.notify import notify, watchdog_interval
 from energy_collector.operations import Operations, iso
 from energy_collector.poller import PolledMeter
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 WRITER_PATIENCE = 90.0
 STATE_TIMEOUT = 30.0
 # What holds for as long as the process runs: a change of these starts it anew.
-FIXED = ("site", "buffer", "control_socket", "metrics_port")
+FIXED = ("site", "buffer", "control_socket", "metrics_port", "device_mapping", "learned")
 
 
 class Gateway:
@@ -55,8 +57,16 @@ class Gateway:
     async def _serve(self) -> None:
         newest = self._writer.newest
         clock = SourceClock(max(newest.values(), default=0))
-        self._polling = Polling(clock, lambda point: newest.get(point, 0), self._writer.put, self._faults)
-        self._operations = Operations(self._polling.buses, self._polling.meters, clock)
+        learned = Learned(self.config.learned, self._faults)
+        calibration = Calibration(self.config.device_mapping, learned, self._faults, self._points)
+        self._polling = Polling(
+            clock,
+            lambda point: newest.get(point, 0),
+            lambda records: self._writer.put(calibration.take(records)),
+            self._faults,
+            learned,
+        )
+        self._operations = Operations(self._polling.buses, self._polling.meters, clock, calibration.apply)
         self._reloading = asyncio.Lock()
         server = ControlServer(self.config.control_socket, self._handle)
         await server.start()
@@ -93,6 +103,9 @@ class Gateway:
             if metrics is not None:
                 metrics.stop()
             await server.stop()
+
+    def _points(self) -> set[str]:
+        return {point for one in self._polling.meters.values() for point in one.meter.points}
 
     def _metrics(self) -> Metrics | None:
         if self.config.metrics_port is None:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A meter: asks its bus for the registers of its profile and makes readings of them."""
+"""A meter: asks its bus for the registers of its profile and makes records of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from energy_collector import quality
-from energy_collector.bus import Bus, BusError, ReadRegisters
+from energy_collector import quality, serial
+from energy_collector.bus import Bus, BusError
+from energy_collector.bus.errors import ExceptionAnswerError
 from energy_collector.config import MeterConfig
-from energy_collector.plan import Block, plan
-from energy_collector.profile import Profile
-from energy_collector.reading import Layout, Record, nulls, record
-from energy_collector.values import Value, from_channel, from_registers, point_name
+from energy_collector.journal import log
+from energy_collector.learned import Learned
+from energy_collector.profile import Profile, Serial
+from energy_collector.reading import Layout, Record, nulls
+from energy_collector.values import Counter
 
 Stamp = Callable[[], int]
 
@@ -25,112 +27,102 @@ class Poll(NamedTuple):
     error: BusError | None
 
 
-class Meter(ABC):
-    """One meter of the configuration. `points` are the full names and units of all that it delivers."""
+def is_silence(error: BusError) -> bool:
+    """Nobody answers: to ask the same unit for more would only take time."""
+    return error.quality in (quality.BAD_NO_ANSWER, quality.BAD_CONNECTION)
 
-    def __init__(self, config: MeterConfig, profile: Profile) -> None:
+
+def is_refusal(error: BusError) -> bool:
+    """The device does not give these registers, or not with one request: illegal function, address or length."""
+    return isinstance(error, ExceptionAnswerError) and error.code in (1, 2, 3)
+
+
+class Meter(ABC):
+    """One meter of the configuration.
+
+    `points` are the full names and units of all that it delivers, `counters` those that roll over. `serial` is what
+    the device says of itself, None where it says nothing. `exchanged` is true from the poll that finds another
+    serial number than the one before until the next poll begins: it is about the records of that poll.
+    """
+
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
         self.config = config
         self.profile = profile
         self.points: dict[str, str] = {}
+        self.counters: dict[str, Counter] = {}
+        self.serial: str | None = None
+        self.exchanged = False
+        self._learned = learned
+        # The connection on which the device has told its serial number; None when it has to be asked.
+        self._connection: int | None = None
+        self._all: Layout | None = None
 
-    @abstractmethod
     async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
         """Ask for everything once; an error becomes null readings."""
+        self.exchanged = False
+        if self._connection != bus.counters["connects"]:
+            error = await self._identify(bus)
+            if error is not None:
+                return self.unanswered(stamp(), error)
+        poll = await self.read(bus, stamp)
+        if poll.error is not None and is_silence(poll.error):
+            self._connection = None
+        return poll
+
+    @abstractmethod
+    async def read(self, bus: Bus, stamp: Stamp) -> Poll:
+        """The registers alone, as a probe wants them: who the device is stays as it is."""
 
     def unanswered(self, time: int, error: BusError) -> Poll:
         """A poll that brought nothing."""
-        layout = Layout(tuple(self.points), tuple(self.points.values()))
-        return Poll([nulls(layout, time, error.quality)], error)
+        if self._all is None:
+            self._all = self._layout(self.points)
+        return Poll([nulls(self._all, time, error.quality)], error)
 
     def _name(self, point: str) -> str:
         return f"{self.config.name}/{point}"
 
-    def _record(self, time: int, values: dict[str, Value]) -> Record:
-        layout = Layout(tuple(values), tuple(self.points[name] for name in values))
-        return record(layout, time, list(values.values()))
+    def _layout(self, names: Iterable[str]) -> Layout:
+        points = tuple(names)
+        return Layout(points, tuple(self.points[name] for name in points))
 
+    async def _serial_place(self, bus: Bus) -> Serial | None:  # noqa: ARG002  (some have to look for it)
+        """Where the serial number is. Raises BusError."""
+        return self.profile.serial
 
-class BlockMeter(Meter):
-    """A meter that is read in `blocks` known from its configuration."""
+    async def _identify(self, bus: Bus) -> BusError | None:
+        """Read the serial number; returns an error where the device cannot be talked to now."""
+        try:
+            place = await self._serial_place(bus)
+            if place is not None:
+                answer = await bus.call(self.config.unit, serial.request(place))
+                await self._take_serial(serial.decode(place, answer.data), bus.config.endpoint)
+        except BusError as error:
+            if error.quality == quality.BAD_FRAME:
+                # Asked again with the next poll.
+                return None
+            if not is_refusal(error):
+                return error
+            log.warning("meter %s: it does not give its serial number: %s", self.config.name, error.text)
+        self._connection = bus.counters["connects"]
+        return None
 
-    blocks: list[Block]
+    async def _take_serial(self, found: str | None, endpoint: str) -> None:
+        self.serial = found
+        known = self._learned.serial(endpoint, self.config.unit)
+        if found is None or found == known:
+            return
+        if known is not None:
+            log.warning(
+                "meter %s: another device answers, serial number %s; before it was %s",
+                self.config.name,
+                found,
+                known,
+            )
+            self.exchanged = True
+            self._forget()
+        self._learned.set_serial(endpoint, self.config.unit, found)
+        await self._learned.save()
 
-    async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
-        """Read all blocks."""
-        return await self._read_blocks(bus, stamp, self.blocks)
-
-    async def _read_blocks(self, bus: Bus, stamp: Stamp, blocks: Sequence[Block]) -> Poll:
-        """Read block by block; a unit that does not answer is not asked for the rest."""
-        records: list[Record] = []
-        first: BusError | None = None
-        silent: BusError | None = None
-        for block in blocks:
-            try:
-                if silent is not None:
-                    raise silent
-                request = ReadRegisters(self.profile.function, block.address, block.count)
-                answer = await bus.call(self.config.unit, request, stamp)
-                registers = request.decode(answer.data)
-                records.append(self._record(answer.stamp, self._decode(block, registers)))
-            except BusError as error:  # noqa: PERF203  (each request fails for itself)
-                first = first or error
-                if error.quality in (quality.BAD_NO_ANSWER, quality.BAD_CONNECTION):
-                    silent = error
-                names = self._names(block)
-                layout = Layout(tuple(names), tuple(self.points[name] for name in names))
-                records.append(nulls(layout, stamp(), error.quality))
-        return Poll(records, first)
-
-    @abstractmethod
-    def _names(self, block: Block) -> list[str]:
-        """The full names of the points in a block."""
-
-    @abstractmethod
-    def _decode(self, block: Block, registers: list[int]) -> dict[str, Value]:
-        """The values in the registers of a block, by full name."""
-
-
-class RegisterMeter(BlockMeter):
-    """A meter whose points lie at fixed addresses."""
-
-    def __init__(self, config: MeterConfig, profile: Profile) -> None:
-        super().__init__(config, profile)
-        self._by_name = {point.name: point for point in profile.points}
-        self._full = {point.name: self._name(point_name(point, config)) for point in profile.points}
-        self.points = {self._full[point.name]: point.unit for point in profile.points}
-        fields = [(point.name, point.address, point.size) for point in profile.points]
-        self.blocks = plan(fields, profile.max_block, profile.max_gap)
-
-    def _names(self, block: Block) -> list[str]:
-        return [self._full[name] for name in block.fields]
-
-    def _decode(self, block: Block, registers: list[int]) -> dict[str, Value]:
-        values = {}
-        for name in block.fields:
-            point = self._by_name[name]
-            start = point.address - block.address
-            words = registers[start : start + point.size]
-            values[self._full[name]] = from_registers(words, point, self.config, self.profile)
-        return values
-
-
-class AnalogueMeter(BlockMeter):
-    """A module with analogue inputs; its points are the channels of the configuration."""
-
-    def __init__(self, config: MeterConfig, profile: Profile) -> None:
-        super().__init__(config, profile)
-        self._channels = {channel.name: channel for channel in config.channels}
-        self.points = {self._name(channel.name): channel.unit for channel in config.channels}
-        self._address = {channel.name: profile.inputs[channel.input - 1] for channel in config.channels}
-        fields = [(name, address, 1) for name, address in self._address.items()]
-        self.blocks = plan(fields, profile.max_block, profile.max_gap)
-
-    def _names(self, block: Block) -> list[str]:
-        return [self._name(name) for name in block.fields]
-
-    def _decode(self, block: Block, registers: list[int]) -> dict[str, Value]:
-        values = {}
-        for name in block.fields:
-            raw = registers[self._address[name] - block.address]
-            values[self._name(name)] = from_channel(raw, self.profile.full_scale, self._channels[name])
-        return values
+    def _forget(self) -> None:  # noqa: B027  (not every kind of meter knows something)
+        """Forget what was learned about the device: it is another one."""

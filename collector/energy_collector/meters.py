@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 from energy_collector import profiles
+from energy_collector.blocks import AnalogueMeter, RegisterMeter
 from energy_collector.config import MeterConfig
-from energy_collector.meter import AnalogueMeter, Meter, RegisterMeter
+from energy_collector.journal import Faults
+from energy_collector.learned import Learned
+from energy_collector.meter import Meter
 from energy_collector.sunspec import SunSpecMeter
 
 KINDS: dict[str, type[Meter]] = {
@@ -15,7 +18,7 @@ KINDS: dict[str, type[Meter]] = {
 }
 
 
-def make(config: MeterConfig) -> Meter:
-    """The meter of a configuration."""
+def make(config: MeterConfig, learned: Learned | None = None) -> Meter:
+    """The meter of a configuration. Without `learned`, what it finds out ends with it."""
     profile = profiles.load(config.profile)
-    return KINDS[profile.kind](config, profile)
+    return KINDS[profile.kind](config, profile, learned or Learned(None, Faults()))

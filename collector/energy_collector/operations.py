@@ -4,7 +4,7 @@ when none runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,7 +15,7 @@ from energy_collector.bus.errors import ExceptionAnswerError, TimedOutError
 from energy_collector.clock import SourceClock
 from energy_collector.control import RequestError
 from energy_collector.poller import PolledMeter
-from energy_collector.reading import readings
+from energy_collector.reading import Record, readings
 from energy_collector.sunspec import BASES, MARKER
 
 MAX_REGISTERS = 125
@@ -48,11 +48,16 @@ class Operations:
     """Requests that need a bus."""
 
     def __init__(
-        self, buses: Mapping[str, Bus], meters: Mapping[str, PolledMeter], clock: SourceClock
+        self,
+        buses: Mapping[str, Bus],
+        meters: Mapping[str, PolledMeter],
+        clock: SourceClock,
+        calibrate: Callable[[list[Record]], list[Record]] = list,
     ) -> None:
         self.buses = buses
         self.meters = meters
         self._clock = clock
+        self._calibrate = calibrate
 
     async def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Serve a request; raises RequestError."""
@@ -157,8 +162,8 @@ class Operations:
         if meter is None:
             known = ", ".join(self.meters) or "none"
             raise RequestError(f"no meter {request.get('meter')!r}", f"the meters are {known}")
-        poll = await meter.poll(self.buses[meter.meter.config.bus], self._clock.now)
-        found = readings(poll.records)
+        poll = await meter.probe(self.buses[meter.meter.config.bus], self._clock.now)
+        found = readings(self._calibrate(poll.records))
         if poll.error is not None and all(reading.value is None for reading in found):
             raise poll.error
         shown = [

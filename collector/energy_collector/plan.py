@@ -5,6 +5,7 @@ rather than around them."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -30,7 +31,8 @@ class Cut(NamedTuple):
     last: int
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """Registers to read with one request, and what lies in them, by address."""
 
     function: int
@@ -39,9 +41,7 @@ class Block(NamedTuple):
     spans: tuple[Span, ...]
 
 
-def plan(
-    spans: Iterable[Span], max_block: int, max_gap: int, cuts: Collection[Cut] = ()
-) -> list[Block]:
+def plan(spans: Iterable[Span], max_block: int, max_gap: int, cuts: Collection[Cut] = ()) -> list[Block]:
     """Cover all spans with the fewest requests; among plans with as few, the one that reads the fewest registers.
 
     `max_gap` is the number of registers that cost less to read and forget than a request of their own. `cuts` apply
@@ -78,7 +78,9 @@ def _plan(spans: list[Span], max_block: int, max_gap: int, cuts: list[Cut]) -> l
             requests, registers, _ = best[first]
             options.append((requests + 1, registers + end - start, first))
         if not options:
-            raise ValueError(f"{spans[last].name} takes {spans[last].size} registers, a block holds {max_block}")
+            raise ValueError(
+                f"{spans[last].name} takes {spans[last].size} registers, a block holds {max_block}"
+            )
         best.append(min(options))
     blocks: list[Block] = []
     last = len(spans)

@@ -39,6 +39,11 @@ class PolledMeter:
         async with self._turn:
             return await self.meter.poll(bus, stamp)
 
+    async def probe(self, bus: Bus, stamp: Callable[[], int]) -> Poll:
+        """Ask the meter for somebody who only looks."""
+        async with self._turn:
+            return await self.meter.read(bus, stamp)
+
     async def scheduled_poll(self, bus: Bus) -> Poll:
         """Ask the meter, or spare it while it does not answer: its readings are null either way."""
         if self._error is not None and not self.backoff.may_ask(time.monotonic()):

@@ -11,6 +11,7 @@ from energy_collector.bus import Bus
 from energy_collector.clock import SourceClock
 from energy_collector.config import BusConfig, Config, MeterConfig
 from energy_collector.journal import Faults
+from energy_collector.learned import Learned
 from energy_collector.meters import make
 from energy_collector.poller import PolledMeter, Poller
 from energy_collector.reading import Record
@@ -46,6 +47,7 @@ class Polling:
         newest: Callable[[str], int],
         sink: Callable[[list[Record]], None],
         faults: Faults,
+        learned: Learned,
     ) -> None:
         """`newest` is the time (ms) that a point has reached: its readings go on after it."""
         self.buses: dict[str, Bus] = {}
@@ -54,6 +56,7 @@ class Polling:
         self._newest = newest
         self._sink = sink
         self._faults = faults
+        self._learned = learned
         self._running: dict[str, _Running] = {}
         # Points of a meter that was ended go on after all times that it has given.
         self._floor = 0
@@ -85,7 +88,7 @@ class Polling:
         bus = self.buses[plan.bus.name] = Bus(plan.bus)
         meters = []
         for config in plan.meters:
-            meter = make(config)
+            meter = make(config, self._learned)
             floor = max(map(self._newest, meter.points), default=0)
             floor = max(floor, self._floor)
             polled = self.meters[config.name] = PolledMeter(meter, self._clock, floor)

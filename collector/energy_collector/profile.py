@@ -16,7 +16,13 @@ from energy_collector.section import Section, show
 
 # Which transformers a quantity has to be multiplied with.
 RATIOS = ("none", "current", "voltage", "power")
-SWAPPED = {"energy_import": "energy_export", "reactive_energy_import": "reactive_energy_export"}
+# What changes its name when a meter is wired the other way round.
+SWAPPED = {
+    "energy_import": "energy_export",
+    "energy_export": "energy_import",
+    "reactive_energy_import": "reactive_energy_export",
+    "reactive_energy_export": "reactive_energy_import",
+}
 LAST_ADDRESS = 65535
 MAX_BLOCK = 125
 
@@ -121,6 +127,16 @@ class Profile:
     holes: tuple[tuple[int, int], ...] = ()
     serial: Serial | None = None
     digest: str = ""
+
+    def point_names(self, *, reverse: bool) -> list[str]:
+        """All points that a meter of this model can deliver, by the names that they get."""
+        points = [*self.points, *(point for model in self.models for point in model.points)]
+        return list(dict.fromkeys(point_name(point.name, reverse=reverse) for point in points))
+
+
+def point_name(name: str, *, reverse: bool) -> str:
+    """The name that a point gets: a meter wired the other way counts the import in its export register."""
+    return SWAPPED.get(name, name) if reverse else name
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Section:
         value = self.take(key, str, default)
         allowed = sorted(allowed)
         if key in self.data and isinstance(self.data[key], str) and value not in allowed:
-            self.fault(key, f"{value!r} is not one of {', '.join(allowed)}{_near(value, allowed)}")
+            self.fault(key, f"{value!r} is not one of {', '.join(allowed)}{near(value, allowed)}")
         return value
 
     def section(self, key: str, *, required: bool = True) -> Section:
@@ -102,10 +102,11 @@ class Section:
         """Record every key that nobody has asked for."""
         for key in self.data:
             if key not in self._seen:
-                self.fault(key, f"unknown key{_near(key, self._seen)}")
+                self.fault(key, f"unknown key{near(key, self._seen)}")
 
 
-def _near(word: str, words: Iterable[str]) -> str:
+def near(word: str, words: Iterable[str]) -> str:
+    """The ending of a message about `word` that names the most similar one, where there is one."""
     match = difflib.get_close_matches(word, list(words), 1)
     return f"; did you mean {match[0]}?" if match else ""
 

@@ -2,22 +2,24 @@
 """SunSpec devices: the models are found at run time, then read as they lie.
 
 SunSpec Device Information Model Specification 1.1: the map begins with "SunS" at 40000, 50000 or 0; then
-come models, each with
-its id and its length, until the id 0xFFFF. The length does not count the two registers of id and length.
+come models, each with its id and its length, until the id 0xFFFF. The length does not count the two registers of id
+and length. Scale factors are read with every poll, since a device may change them with its range.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from energy_collector import quality
 from energy_collector.bus import Bus, BusError, ReadRegisters
 from energy_collector.config import MeterConfig
-from energy_collector.meter import Meter, Poll, Stamp
-from energy_collector.plan import Block, plan
-from energy_collector.profile import Point, Profile, SunSpecModel
-from energy_collector.registers import decode
-from energy_collector.values import Value, from_registers, point_name
+from energy_collector.learned import Learned
+from energy_collector.meter import Meter, Poll, Stamp, is_refusal
+from energy_collector.plan import Block, Span, plan
+from energy_collector.profile import Point, Profile, Serial, SunSpecModel, point_name
+from energy_collector.reading import Layout, Record, nulls
+from energy_collector.registers import Field, Unpacker
+from energy_collector.values import Conversion
 
 BASES = (40000, 50000, 0)
 MARKER = [0x5375, 0x6E53]
@@ -26,6 +28,8 @@ HEADER_SIZE = 2
 # More models than any device has: a map that never ends is no map.
 MAX_MODELS = 64
 LAST_ADDRESS = 65535
+# The common model, number 1: its point SN, 16 registers of text.
+COMMON, SERIAL_ADDRESS, SERIAL_SIZE = 1, 50, 16
 
 
 class ModelNotFoundError(BusError):
@@ -36,61 +40,161 @@ class ModelNotFoundError(BusError):
         super().__init__("exceptions", f"REGISTER_READ_FAILURE: {text}", cause, quality.BAD_CONFIGURATION)
 
 
-@dataclass(frozen=True)
+class Part:
+    """One request for some registers of a model: its points first, then what decides about them."""
+
+    def __init__(
+        self, meter: SunSpecMeter, function: int, base: int, block: Block, points: Sequence[Point]
+    ) -> None:
+        self.request = ReadRegisters(function, base + block.address, block.count)
+        names = {span.name for span in block.spans}
+        self.points = [point for point in points if point.name in names]
+        self.layout = meter.layout(self.points)
+        # A scale factor may be named by many points.
+        self.controls = sorted({span.address for span in block.spans if not span.name})
+        fields = [point.field for point in self.points]
+        fields += [Field(address, "int16") for address in self.controls]
+        self.unpack = Unpacker(fields, block.address)
+        self.convert: Conversion
+
+
 class Found:
     """A model of the profile, found in a device: where its id is, and what of it is read."""
 
-    model: SunSpecModel
-    number: int
-    address: int
-    length: int
-    points: tuple[Point, ...]
-    blocks: tuple[Block, ...]
+    def __init__(
+        self, meter: SunSpecMeter, model: SunSpecModel, address: int, header: tuple[int, int]
+    ) -> None:
+        self.header = header
+        self.points = meter.points_of(model, header[1])
+        self._meter = meter
+        self._direction = model.direction_address
+        controls = {0, 1, *(one.scale_address for one in self.points if one.scale_address is not None)}
+        if self._direction is not None:
+            controls.add(self._direction)
+        spans = [Span(point.name, point.address, point.size) for point in self.points]
+        spans += [Span("", control, 1) for control in controls]
+        profile = meter.profile
+        self.parts = [
+            Part(meter, profile.function, address, block, self.points)
+            for block in plan(spans, profile.max_block, profile.max_gap)
+        ]
+        self._controls: dict[int, int | float] = {}
+
+    async def read(self, bus: Bus, stamp: Stamp) -> list[Record]:
+        """Raises BusError, also where another model has come in this one's place."""
+        answers = [await bus.call(self._meter.config.unit, part.request, stamp) for part in self.parts]
+        numbers = [part.unpack(answer.data) for part, answer in zip(self.parts, answers, strict=True)]
+        controls: dict[int, int | float] = {}
+        for part, found in zip(self.parts, numbers, strict=True):
+            controls.update(zip(part.controls, found[len(part.points) :], strict=True))
+        if controls != self._controls:
+            self._check(controls)
+            self._prepare(controls)
+        return [
+            Record(part.layout, answer.stamp, *part.convert(found[: len(part.points)]))
+            for part, answer, found in zip(self.parts, answers, numbers, strict=True)
+            if part.points
+        ]
+
+    def _check(self, controls: dict[int, int | float]) -> None:
+        header = (int(controls[0]) & 0xFFFF, int(controls[1]) & 0xFFFF)
+        if header != self.header:
+            raise ModelNotFoundError(
+                f"model {header[0]} has come where {self.header[0]} was; its map is read anew"
+            )
+
+    def _prepare(self, controls: dict[int, int | float]) -> None:
+        """Work out what the scale factors and the direction make of the numbers; they rarely change."""
+        direction = None if self._direction is None else int(controls[self._direction])
+        for part in self.parts:
+            exponents = [
+                0 if point.scale_address is None else int(controls[point.scale_address])
+                for point in part.points
+            ]
+            part.convert = Conversion(
+                part.points, self._meter.config, self._meter.profile, exponents, direction
+            )
+        self._controls = controls
 
 
 class SunSpecMeter(Meter):
-    """A SunSpec device. The layout found is kept until the device refuses it or shows another model in its
-    place."""
+    """A SunSpec device. The models found are kept until the device refuses them or shows others in their place, and
+    are looked for anew after every silence or new connection: it may have come back with another layout."""
 
-    def __init__(self, config: MeterConfig, profile: Profile) -> None:
-        super().__init__(config, profile)
-        for model in profile.models:
-            self.points.update({self._full(point): point.unit for point in model.points})
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+        super().__init__(config, profile, learned)
+        self._wanted = [
+            point
+            for model in profile.models
+            for point in model.points
+            if not config.points or point_name(point.name, reverse=config.reverse) in config.points
+        ]
+        self.points = {self._full(point): point.unit for point in self._wanted}
         self._found: list[Found] = []
+        self._serial: Serial | None = None
+
+    def layout(self, points: Sequence[Point]) -> Layout:
+        """Of some points."""
+        return self._layout(map(self._full, points))
+
+    def points_of(self, model: SunSpecModel, length: int) -> list[Point]:
+        """Those asked for that lie within a model of `length`, since older devices have shorter ones, and that no
+        model before has."""
+        end = HEADER_SIZE + length
+        seen = {point.name for found in self._found for point in found.points}
+        return [
+            point
+            for point in model.points
+            if point in self._wanted
+            and point.name not in seen
+            and max(point.end, (point.scale_address or 0) + 1, (model.direction_address or 0) + 1) <= end
+        ]
 
     def _full(self, point: Point) -> str:
-        return self._name(point_name(point, self.config))
+        return self._name(point_name(point.name, reverse=self.config.reverse))
 
-    async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
+    async def read(self, bus: Bus, stamp: Stamp) -> Poll:
         """Find the models if need be, and read them."""
-        records = []
+        records: list[Record] = []
         try:
             if not self._found:
-                self._found = await self._discover(bus)
+                await self._discover(bus)
             for found in self._found:
-                registers, times = await self._read_model(found, bus, stamp)
-                values: dict[int, dict[str, Value]] = {}
-                for point in found.points:
-                    name = self._full(point)
-                    values.setdefault(times[name], {})[name] = self._value(point, found, registers)
-                records += [self._record(time, some) for time, some in values.items()]
+                records += await found.read(bus, stamp)
         except BusError as error:
-            if error.quality != quality.BAD_NO_ANSWER:
-                self._found = []
-            return self.unanswered(stamp(), error)
+            return self._broken(records, error, stamp)
         return Poll(records, None)
+
+    def _broken(self, records: list[Record], error: BusError, stamp: Stamp) -> Poll:
+        """What was read before an error stays; the rest is null."""
+        read = {point for one in records for point in one.layout.points}
+        expected = [part.layout for one in self._found for part in one.parts if part.points]
+        if is_refusal(error) or isinstance(error, ModelNotFoundError):
+            self._found = []
+        if not expected:
+            return self.unanswered(stamp(), error)
+        missing = [layout for layout in expected if not read.issuperset(layout.points)]
+        return Poll(records + [nulls(layout, stamp(), error.quality) for layout in missing], error)
 
     async def _read(self, bus: Bus, address: int, count: int) -> list[int]:
         request = ReadRegisters(self.profile.function, address, count)
         answer = await bus.call(self.config.unit, request)
         return request.decode(answer.data)
 
-    async def _discover(self, bus: Bus) -> list[Found]:
+    async def _serial_place(self, bus: Bus) -> Serial | None:
+        await self._discover(bus)
+        return self._serial
+
+    def _forget(self) -> None:
+        self._found = []
+
+    async def _discover(self, bus: Bus) -> None:
         """Walk the map. The profile's first model, or one that stands in for it, has to be there."""
+        self._found = []
+        self._serial = None
         base = await self._find_base(bus)
         known = {number: model for model in self.profile.models for number in model.ids}
-        found: list[Found] = []
-        seen: set[str] = set()
+        present: set[int] = set()
         address = base + len(MARKER)
         for _ in range(MAX_MODELS):
             if address + HEADER_SIZE > LAST_ADDRESS:
@@ -98,16 +202,28 @@ class SunSpecMeter(Meter):
             number, length = await self._read(bus, address, HEADER_SIZE)
             if number == END:
                 break
+            if number == COMMON and length + HEADER_SIZE >= SERIAL_ADDRESS + SERIAL_SIZE:
+                self._serial = Serial(address + SERIAL_ADDRESS, "string", SERIAL_SIZE, self.profile.function)
             if number in known:
-                found.append(self._layout(known[number], number, address, length, seen))
-                seen.update(point.name for point in found[-1].points)
+                present.add(number)
+                found = Found(self, known[number], address, (number, length))
+                if found.points:
+                    self._found.append(found)
             address += HEADER_SIZE + length
-        if not any(
-            point.name == self.profile.models[0].points[0].name for one in found for point in one.points
-        ):
+        if not present.intersection(self._first_ids()):
+            self._found = []
             wanted = ", ".join(map(str, known))
             raise ModelNotFoundError(f"the SunSpec map at {base} has none of the models {wanted}")
-        return [one for one in found if one.points]
+
+    def _first_ids(self) -> set[int]:
+        """The models that have what the profile's first model is there for."""
+        name = self.profile.models[0].points[0].name
+        return {
+            number
+            for model in self.profile.models
+            if any(point.name == name for point in model.points)
+            for number in model.ids
+        }
 
     async def _find_base(self, bus: Bus) -> int:
         for base in BASES:
@@ -119,54 +235,3 @@ class SunSpecMeter(Meter):
                 if error.quality != quality.BAD_DEVICE_FAILURE:
                     raise
         raise ModelNotFoundError(f"no SunSpec map at {', '.join(map(str, BASES))}")
-
-    def _layout(self, model: SunSpecModel, number: int, address: int, length: int, seen: set[str]) -> Found:
-        """Keep what lies within the model, since older devices have shorter ones, and what is not `seen`."""
-        end = HEADER_SIZE + length
-        points = tuple(
-            point
-            for point in model.points
-            if point.name not in seen
-            and max(point.address + point.size, (point.scale_address or 0) + 1) <= end
-        )
-        fields = [("", 0, HEADER_SIZE)]
-        for point in points:
-            fields.append((self._full(point), point.address, point.size))
-            if point.scale_address is not None:
-                fields.append(("", point.scale_address, 1))
-        if model.direction_address is not None:
-            fields.append(("", model.direction_address, 1))
-        blocks = tuple(
-            Block(block.address, block.count, tuple(filter(None, block.fields)))
-            for block in plan(fields, self.profile.max_block, self.profile.max_gap)
-        )
-        return Found(model, number, address, length, points, blocks)
-
-    async def _read_model(
-        self, found: Found, bus: Bus, stamp: Stamp
-    ) -> tuple[dict[int, int], dict[str, int]]:
-        """Registers by their address in the model, and the time at which each point was asked for."""
-        registers: dict[int, int] = {}
-        times: dict[str, int] = {}
-        for block in found.blocks:
-            request = ReadRegisters(self.profile.function, found.address + block.address, block.count)
-            answer = await bus.call(self.config.unit, request, stamp)
-            registers.update(enumerate(request.decode(answer.data), block.address))
-            times.update(dict.fromkeys(block.fields, answer.stamp))
-        if (registers[0], registers[1]) != (found.number, found.length):
-            raise ModelNotFoundError(
-                f"model {registers[0]} has come where another one was; its map is read anew"
-            )
-        return registers, times
-
-    def _value(self, point: Point, found: Found, registers: dict[int, int]) -> Value:
-        factor = 0
-        if point.scale_address is not None:
-            factor = int(decode([registers[point.scale_address]], "int16"))
-        direction = None
-        if found.model.direction_address is not None:
-            direction = registers.get(found.model.direction_address)
-        words = [registers[point.address + index] for index in range(point.size)]
-        return from_registers(
-            words, point, self.config, self.profile, scale_factor=factor, direction=direction
-        )

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from energy_collector import quality
 from energy_collector.config import ChannelConfig, MeterConfig
-from energy_collector.profile import SWAPPED, Point, Profile
-
+from energy_collector.profile import Point, Profile
 
 # NAMUR NE 43 (2003): 3.8 to 20.5 mA are a measurement; from 21 mA on, and up to 3.6 mA, the transmitter or the
 # wire is faulty. What lies between is neither, and uncertain.
@@ -27,9 +26,9 @@ DISCHARGING, CHARGING = 3, 4
 # Whole numbers above this are no exact floats, and arithmetic with them is slow.
 EXACT = 1 << 53
 
-_SWAPPED_BACK = {new: old for old, new in SWAPPED.items()}
-
+Numbers = Sequence[int | float]
 Values = tuple[Sequence[float], bytes]
+_Sentinels = list[tuple[frozenset[int | float], Callable[[Numbers], Numbers]]]
 
 
 class Value(NamedTuple):
@@ -50,13 +49,6 @@ class Counter(NamedTuple):
 
 
 MISSING = Value(None, quality.BAD_SENSOR)
-
-
-def point_name(point: Point, meter: MeterConfig) -> str:
-    """The name that a point gets: a meter wired the other way counts the import in its export register."""
-    if not meter.reverse:
-        return point.name
-    return SWAPPED.get(point.name) or _SWAPPED_BACK.get(point.name) or point.name
 
 
 def ratio(point: Point, meter: MeterConfig) -> float:
@@ -143,11 +135,9 @@ class Conversion:
         self._sentinels = _sentinels(self._missing)
         self._has_floats = any(point.type.startswith("float") for point in points)
         self._bits = [(index, point.bits) for index, point in enumerate(points) if point.bits is not None]
-        self._valid = [
-            (index, *point.valid) for index, point in enumerate(points) if point.valid is not None
-        ]
+        self._valid = [(index, *point.valid) for index, point in enumerate(points) if point.valid is not None]
 
-    def __call__(self, numbers: Sequence[int | float]) -> Values:
+    def __call__(self, numbers: Numbers) -> Values:
         """The values, and their qualities, which are empty when all are good."""
         if (
             self._impossible
@@ -164,7 +154,7 @@ class Conversion:
                 return values, self._ranges(values, bytearray(len(values)))
         return values, b""
 
-    def _convert(self, numbers: Sequence[int | float]) -> list[float]:
+    def _convert(self, numbers: Numbers) -> list[float]:
         """All of them, none of which is missing. Raises OverflowError for a value that is no finite float."""
         if self._bits:
             numbers = list(numbers)
@@ -180,14 +170,20 @@ class Conversion:
             values = [
                 round(number * factor / divisor + offset) * coarse / fine
                 for number, factor, divisor, offset, coarse, fine in zip(
-                    numbers, self._factors, self._divisors, self._offsets, self._coarse, self._fine, strict=True
+                    numbers,
+                    self._factors,
+                    self._divisors,
+                    self._offsets,
+                    self._coarse,
+                    self._fine,
+                    strict=True,
                 )
             ]
         for index, sign in self._turned:
             values[index] = sign * abs(values[index]) + 0.0
         return values
 
-    def _one_by_one(self, numbers: Sequence[int | float]) -> Values:
+    def _one_by_one(self, numbers: Numbers) -> Values:
         """Slowly: what is missing becomes null, and the rest values."""
         codes = bytearray(len(numbers))
         for index, number in enumerate(numbers):
@@ -201,9 +197,9 @@ class Conversion:
         except OverflowError:
             self._drop_overflowing(usable, codes)
             values = self._convert(usable)
-        return [
-            0.0 if code else value for value, code in zip(values, codes, strict=True)
-        ], self._ranges(values, codes)
+        return [0.0 if code else value for value, code in zip(values, codes, strict=True)], self._ranges(
+            values, codes
+        )
 
     def _drop_overflowing(self, numbers: list[int | float], codes: bytearray) -> None:
         """Take out the numbers too large to be scaled."""
@@ -254,11 +250,9 @@ def _missing(point: Point) -> frozenset[int | float]:
     return frozenset(struct.unpack("f", struct.pack("f", number))[0] for number in point.missing)
 
 
-def _sentinels(
-    missing: Sequence[frozenset[int | float]],
-) -> list[tuple[frozenset[int | float], Callable[[Sequence[int | float]], Sequence[int | float]]]]:
+def _sentinels(missing: Sequence[frozenset[int | float]]) -> _Sentinels:
     """Each set of sentinels once, with what picks the numbers that it is about."""
-    found = []
+    found: _Sentinels = []
     for numbers in dict.fromkeys(filter(None, missing)):
         places = [index for index, one in enumerate(missing) if one == numbers]
         if len(places) == 1:
@@ -275,7 +269,7 @@ class ChannelConversion:
         self._channels = channels
         self._full_scale = full_scale
 
-    def __call__(self, numbers: Sequence[int | float]) -> Values:
+    def __call__(self, numbers: Numbers) -> Values:
         """The values, and their qualities, which are empty when all are good."""
         found = [
             from_channel(number, self._full_scale, channel)
@@ -314,7 +308,9 @@ class Decoder:
     """From an answer to values: where the numbers lie, and what they mean."""
 
     def __init__(
-        self, unpack: Callable[[bytes], Sequence[int | float]], convert: Callable[[Sequence[int | float]], Values]
+        self,
+        unpack: Callable[[bytes], Numbers],
+        convert: Callable[[Numbers], Values],
     ) -> None:
         self._unpack = unpack
         self._convert = convert
