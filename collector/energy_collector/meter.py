@@ -60,13 +60,16 @@ class Meter(ABC):
     async def poll(self, bus: Bus, stamp: Stamp) -> Poll:
         """Ask for everything once; an error becomes null readings."""
         self.exchanged = False
-        if self._connection != bus.counters["connects"]:
+        if not bus.connected or self._connection != bus.counters["connects"]:
             error = await self._identify(bus)
             if error is not None:
                 return self.unanswered(stamp(), error)
         poll = await self.read(bus, stamp)
         if poll.error is not None and is_silence(poll.error):
             self._connection = None
+        elif self._connection != bus.counters["connects"]:
+            # The connection is a new one since: whose registers were these? An error is met with the next poll again.
+            await self._identify(bus)
         return poll
 
     @abstractmethod

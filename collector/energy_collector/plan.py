@@ -44,8 +44,8 @@ class Block:
 def plan(spans: Iterable[Span], max_block: int, max_gap: int, cuts: Collection[Cut] = ()) -> list[Block]:
     """Cover all spans with the fewest requests; among plans with as few, the one that reads the fewest registers.
 
-    `max_gap` is the number of registers that cost less to read and forget than a request of their own. `cuts` apply
-    between spans, not within one. Raises ValueError for a span that is longer than a block.
+    `max_gap` is the number of registers that cost less to read and forget than a request of their own. A cut
+    through one of the spans does not count: that value can only be read whole. Raises ValueError for a span that is longer than a block.
     """
     by_function: dict[int, list[Span]] = {}
     for span in spans:
@@ -53,7 +53,13 @@ def plan(spans: Iterable[Span], max_block: int, max_gap: int, cuts: Collection[C
     blocks: list[Block] = []
     for function in sorted(by_function):
         found = sorted(by_function[function], key=lambda span: (span.address, span.size))
-        blocks += _plan(found, max_block, max_gap, [cut for cut in cuts if cut.function == function])
+        apart = [
+            cut
+            for cut in cuts
+            if cut.function == function
+            and not any(span.address <= cut.first and cut.last < span.end for span in found)
+        ]
+        blocks += _plan(found, max_block, max_gap, apart)
     return blocks
 
 
@@ -71,7 +77,7 @@ def _plan(spans: list[Span], max_block: int, max_gap: int, cuts: list[Cut]) -> l
             # What is too long, or cut, stays so with more spans; a gap may be filled by an earlier, longer one.
             if end - start > max_block:
                 break
-            if first < last and any(start <= cut.first and cut.last < end for cut in cuts):
+            if any(start <= cut.first and cut.last < end for cut in cuts):
                 break
             if _widest_gap(spans[first : last + 1]) > max_gap:
                 continue

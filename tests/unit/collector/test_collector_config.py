@@ -85,6 +85,23 @@ FAULTS: list[tuple[Change, str]] = [
     (_channel(signal="0-20mA"), "meters[0].channels.flow-temperature.signal: '0-20mA' is not one of"),
     (_channel(high=0), "meters[0].channels.flow-temperature.high: 0 is the same as low"),
     (
+        _channel(broken_below=5),
+        "meters[0].channels.flow-temperature.broken_below: 5.0 is not between 0 and 4",
+    ),
+    (
+        _channel(signal="0-10V", broken_below=3),
+        "meters[0].channels.flow-temperature.broken_below: a 0-10V signal does not show a broken wire",
+    ),
+    (
+        _meter(points=["active_power", "freqency"]),
+        "meters[0].points: 'freqency' is not a point of eastron-sdm630; did you mean frequency?",
+    ),
+    (_meter(points=[]), "meters[0].points: is empty; leave it out to read all points"),
+    (
+        lambda doc: doc.update(device_mapping="mapping.json"),
+        "device_mapping: 'mapping.json' is not an absolute path",
+    ),
+    (
         lambda doc: doc["meters"].append({**doc["meters"][0], "name": "other"}),
         "meters[1].unit: 1 on bus hall is already the meter main",
     ),
@@ -120,6 +137,19 @@ def test_a_right_one_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_text(yaml.safe_dump(document(tmp_path)))
     assert main(["check", str(path)]) == 0
     assert "site plant-a, 1 meters on 1 buses" in capsys.readouterr().out
+
+
+def test_what_was_learned_lies_beside_the_buffer(tmp_path: Path) -> None:
+    assert config.parse(document(tmp_path)).learned == tmp_path / "learned.json"
+    elsewhere = str(tmp_path / "elsewhere.json")
+    assert str(config.parse(document(tmp_path, learned=elsewhere)).learned) == elsewhere
+
+
+def test_channels_can_be_chosen_like_points(tmp_path: Path) -> None:
+    doc = document(tmp_path)
+    _channel()(doc)
+    _meter(points=["flow-temperature"])(doc)
+    assert config.parse(doc).meters[0].points == ("flow-temperature",)
 
 
 @pytest.mark.parametrize(
