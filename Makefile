@@ -75,9 +75,14 @@ molecule: bootstrap release ## Roles on real systemd hosts: make molecule [ROLE=
 fleet: bootstrap release ## The whole path, every reading counted at both ends: make fleet [SITES=3]
 	pytest tests/fleet --fleet-sites $(SITES)
 
+.PHONY: bootstrap-bench
+bootstrap-bench:
+	@tools/bootstrap.sh bench
+
 .PHONY: bench
-bench: bootstrap ## Benchmarks into build/bench: make bench [WHAT=inventory]
+bench: bootstrap-bench ## Benchmarks into build/bench and docs/reference/costs.md: make bench [WHAT=inventory]
 	python tests/bench/run.py $(WHAT)
+	python tools/costs_page.py
 
 .PHONY: faults
 faults: bootstrap release ## Fault tests at full size into build/faults: make faults [WHAT=name] [ROUNDS=n]

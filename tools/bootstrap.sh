@@ -4,6 +4,7 @@
 #
 #   tools/bootstrap.sh            .venv on the newest usable Python, and the Debian packages of the lab
 #   tools/bootstrap.sh tests      also the Debian packages that tests need: a broker, a database, a linter
+#   tools/bootstrap.sh bench      also those that benchmarks need: what we are compared with
 #   tools/bootstrap.sh floor      also .venv-floor on the oldest supported Python (3.11), for `make unit-floor`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -66,7 +67,11 @@ PY
 }
 
 lists=(tools/debian-packages.txt)
-[ "${1:-}" = "" ] || lists+=(tests/debian-packages.txt)
+case "${1:-}" in
+    "") ;;
+    bench) lists+=(tests/debian-packages-bench.txt) ;;
+    *) lists+=(tests/debian-packages.txt) ;;
+esac
 install_debian_packages "${lists[@]}"
 make_venv .venv "$(newest_python)"
 if [ "${1:-}" = floor ]; then

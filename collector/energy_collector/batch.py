@@ -9,14 +9,28 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from itertools import groupby, pairwise
-from typing import NamedTuple
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, NamedTuple
 
 from energy_collector import quality
+from energy_collector.encoding import (
+    DECIMAL,
+    FLOAT32,
+    FLOAT64,
+    MAX_EXPONENT,
+    MAX_MANTISSA,
+    POWERS,
+    Block,
+    Column,
+    Encoder,
+    head,
+    runs,
+)
 from energy_collector.reading import Reading
-from energy_collector.varint import FormatError, Reader, put_planes, put_string, put_varint, put_zigzag
+from energy_collector.varint import FormatError, Reader
+
+if TYPE_CHECKING:
+    # The polling service opens the buffer too, and is spared the 15 MB of it.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 MAGIC = b"WFB1"
 SIGNED_PREFIX = b"energy/v1/batch\0"
@@ -30,12 +44,8 @@ MAX_BODY = 16 << 20
 MAX_READINGS = 1_000_000
 
 RAW, ZLIB = 0, 1
-DECIMAL, FLOAT32, FLOAT64 = 0, 1, 2
-MAX_EXPONENT = 12
-# Up to here a double holds every integer, so that one division by a power of ten gives the nearest double
-# back.
-MAX_MANTISSA = 1 << 53
-POWERS = tuple(10.0**exponent for exponent in range(MAX_EXPONENT + 1))
+# Of zlib: 6 and 9 take longer and make nothing smaller (docs/decisions/0020-buffer-in-chunks.md).
+LEVEL = 5
 
 
 class Series(NamedTuple):
@@ -110,93 +120,20 @@ def collect(readings: Iterable[Reading]) -> list[Series]:
 
 def encode_body(site: str, series: Sequence[Series]) -> bytes:
     """The body, not compressed."""
-    vectors: dict[tuple[int, ...], int] = {}
-    for one in series:
-        vectors.setdefault(tuple(one.times), len(vectors))
-    base = min((times[0] for times in vectors), default=0)
-    out = bytearray()
-    put_string(out, site)
-    put_zigzag(out, base)
-    put_varint(out, len(vectors))
-    for times in vectors:
-        _put_times(out, times, base)
-    put_varint(out, len(series))
-    for one in series:
-        put_string(out, one.point)
-        put_string(out, one.unit)
-        put_varint(out, vectors[tuple(one.times)])
-        _put_qualities(out, one)
-        _put_values(out, [value for value in one.values if value is not None])
-    return bytes(out)
-
-
-def _put_times(out: bytearray, times: Sequence[int], base: int) -> None:
-    put_varint(out, len(times))
-    put_zigzag(out, times[0] - base)
-    before = 0
-    for earlier, later in pairwise(times):
-        put_zigzag(out, later - earlier - before)
-        before = later - earlier
-
-
-def _put_qualities(out: bytearray, series: Series) -> None:
-    runs = [(code, len(list(run))) for code, run in groupby(series.qualities)]
-    put_varint(out, len(runs))
-    for code, length in runs:
-        put_varint(out, code << 1 | quality.is_bad(code))
-        put_varint(out, length)
-
-
-def _put_values(out: bytearray, values: list[float]) -> None:
-    mantissas, exponent = _decimal(values)
-    best = bytearray()
-    if mantissas is not None:
-        best.append(DECIMAL)
-        put_zigzag(best, exponent)
-        before = 0
-        for mantissa in mantissas:
-            put_zigzag(best, mantissa - before)
-            before = mantissa
-    if values and (mantissas is None or len(best) > 1 + 4 * len(values)):
-        code = "f" if _fits_float32(values) else "d"
-        floats = bytearray([FLOAT32 if code == "f" else FLOAT64])
-        put_planes(floats, values, code)
-        if mantissas is None or len(floats) < len(best):
-            best = floats
-    out += best
-
-
-def _decimal(values: list[float]) -> tuple[list[int] | None, int]:
-    """Integers and the exponent of ten that give `values` back exactly, or None."""
-    if not any(values):
-        # A negative zero has no mantissa of its own; it reads back as zero.
-        return [0] * len(values), 0
-    for digits, power in enumerate(POWERS):
-        mantissas = [round(value * power) for value in values]
-        if any(abs(mantissa) > MAX_MANTISSA for mantissa in mantissas):
-            return None, 0
-        if all(m / power == value for m, value in zip(mantissas, values, strict=True)):
-            if digits:
-                return mantissas, -digits
-            return _shorten(mantissas)
-    return None, 0
-
-
-def _shorten(mantissas: list[int]) -> tuple[list[int], int]:
-    """Take the tens that all mantissas share into the exponent."""
-    exponent = 0
-    while exponent < MAX_EXPONENT and not any(mantissa % 10 for mantissa in mantissas):
-        mantissas = [mantissa // 10 for mantissa in mantissas]
-        exponent += 1
-    return mantissas, exponent
-
-
-def _fits_float32(values: list[float]) -> bool:
-    try:
-        packed = struct.pack(f">{len(values)}f", *values)
-    except OverflowError:
-        return False
-    return list(struct.unpack(f">{len(values)}f", packed)) == values
+    blocks = [
+        Block(
+            one.times,
+            [
+                Column(
+                    head(one.point, one.unit),
+                    runs(one.qualities),
+                    [value for value in one.values if value is not None],
+                )
+            ],
+        )
+        for one in series
+    ]
+    return Encoder().body(site, blocks)
 
 
 def seal(
@@ -210,10 +147,22 @@ def seal(
     compress: bool = True,
 ) -> bytes:
     """The bytes of a batch, signed. Raises ValueError as `collect` does."""
-    body = encode_body(site, collect(readings))
+    return sign(encode_body(site, collect(readings)), stream, sequence, previous, key, compress=compress)
+
+
+def sign(
+    body: bytes,
+    stream: bytes,
+    sequence: int,
+    previous: bytes,
+    key: Ed25519PrivateKey,
+    *,
+    compress: bool = True,
+) -> bytes:
+    """The bytes of a batch with this body, signed. Raises ValueError for a body that is too long."""
     if len(body) > MAX_BODY:
         raise ValueError(f"a body of {len(body)} bytes is over the limit of {MAX_BODY}")
-    stored = zlib.compress(body, 9) if compress else body
+    stored = zlib.compress(body, LEVEL) if compress else body
     compression = ZLIB if compress else RAW
     signed = HEADER.pack(MAGIC, compression, stream, sequence, previous, len(stored)) + stored
     return signed + key.sign(SIGNED_PREFIX + signed)

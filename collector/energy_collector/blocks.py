@@ -23,6 +23,8 @@ from energy_collector.values import ChannelConversion, Conversion, Decoder, coun
 # A point is given up when it was refused alone in so many polls running that brought other points: a device that
 # is just starting may refuse anything.
 REFUSED_POLLS = 3
+# A device may refuse while it sleeps, and give later: so often one of the points given up is asked for again, in s.
+RETRY = 3600.0
 # A device that refuses everything (the wrong profile) is not taken apart again for so long, in s.
 PATIENCE = 3600.0
 
@@ -54,7 +56,7 @@ class BlockMeter(Meter):
     """A meter with `spans` of registers, named as its points are."""
 
     def __init__(
-        self, config: MeterConfig, profile: Profile, learned: Learned, spans: Sequence[Span]
+        self, config: MeterConfig, profile: Profile, learned: Learned | None, spans: Sequence[Span]
     ) -> None:
         super().__init__(config, profile, learned)
         self._spans = spans
@@ -64,6 +66,7 @@ class BlockMeter(Meter):
             Cut(function, first - 1, last + 1) for function in (3, 4) for first, last in profile.holes
         ]
         self._patience = 0.0
+        self._retry_at = time.monotonic() + RETRY
 
     @property
     def blocks(self) -> list[Block]:
@@ -85,8 +88,8 @@ class BlockMeter(Meter):
             await self._ask(part, one)
         if one.answered:
             self._patience = 0.0
-        if self._refused is not None:
-            one.records.append(nulls(self._refused, stamp(), quality.BAD_DEVICE_FAILURE))
+        if self._refused:
+            await self._pass_over_refused(one, self._refusals)
         if one.alone or one.cuts or self._suspects:
             await self._learn(one, self._refusals)
         if one.answered and one.error is not None and is_refusal(one.error):
@@ -124,13 +127,13 @@ class BlockMeter(Meter):
                 kept.append(span)
         blocks = plan(kept, self.profile.max_block, self.profile.max_gap, cuts)
         self._parts = [self._part(one) for one in blocks]
-        self._refused = self._layout(map(self._name, refused)) if refused else None
+        self._refused = [span for span in self._spans if span.name in refused]
 
     def _part(self, found: Block) -> Part:
         return Part(
             found,
             ReadRegisters(found.function, found.address, found.count),
-            self._layout(self._name(span.name) for span in found.spans),
+            self._layout_of(self._name(span.name) for span in found.spans),
             self._decoder(found.spans, found.address),
         )
 
@@ -178,6 +181,36 @@ class BlockMeter(Meter):
                 one.cuts.append(Cut(left.function, first, last))
         return None
 
+    async def _pass_over_refused(self, one: _Round, refusals: Refusals) -> None:
+        """The points given up are null; now and then one of them is asked for again."""
+        refused = self._refused
+        if one.answered and one.silence is None and time.monotonic() >= self._retry_at:
+            self._retry_at = time.monotonic() + RETRY
+            # Another one each time.
+            first, *rest = refused
+            self._refused = [*rest, first]
+            part = self._part(block([first]))
+            try:
+                answer = await one.bus.call(self.config.unit, part.request, one.stamp)
+            except BusError:
+                pass
+            else:
+                one.records.append(Record(part.layout, answer.stamp, *part.decode(answer.data)))
+                log.info(
+                    "%s: it has a %s after all; all points are asked for again", self._subject, first.name
+                )
+                refusals.points.clear()
+                self._plan()
+                await self._learned.save()
+                refused = rest
+        if refused:
+            layout = self._layout_of(self._name(span.name) for span in refused)
+            one.records.append(nulls(layout, one.stamp(), quality.BAD_DEVICE_FAILURE))
+
+    @property
+    def _subject(self) -> str:
+        return f"meter {self.config.name} (bus {self.config.bus}, unit {self.config.unit})"
+
     async def _learn(self, one: _Round, refusals: Refusals) -> None:
         """Go by what this poll has shown."""
         if not one.answered:
@@ -190,25 +223,26 @@ class BlockMeter(Meter):
         for name in asked - set(one.alone):
             del self._suspects[name]
         now = time.time()
-        subject = f"meter {self.config.name} (bus {self.config.bus}, unit {self.config.unit})"
         for name in one.alone:
             self._suspects[name] = self._suspects.get(name, 0) + 1
-            if self._suspects[name] >= REFUSED_POLLS:
+        given_up = [name for name, times in self._suspects.items() if times >= REFUSED_POLLS]
+        if given_up:
+            for name in given_up:
                 del self._suspects[name]
                 refusals.points[name] = now
-                log.warning(
-                    "%s: it has no %s (REGISTER_READ_FAILURE, refused %d times); null from now on. "
-                    "Likely cause: the device is not quite a %s; check the meter's profile",
-                    subject,
-                    name,
-                    REFUSED_POLLS,
-                    self.profile.model,
-                )
+            log.warning(
+                "%s: it refuses %s (REGISTER_READ_FAILURE, %d times); null until it answers. "
+                "Likely cause: the device is not quite a %s; check the meter's profile",
+                self._subject,
+                ", ".join(given_up),
+                REFUSED_POLLS,
+                self.profile.model,
+            )
         for cut in one.cuts:
             refusals.cuts[cut] = now
             log.info(
                 "%s: it refuses to give registers %d and %d together (function %d); they are read apart",
-                subject,
+                self._subject,
                 cut.first,
                 cut.last,
                 cut.function,
@@ -222,7 +256,7 @@ class BlockMeter(Meter):
 class RegisterMeter(BlockMeter):
     """A meter whose points lie at fixed addresses."""
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         names = {point: point_name(point.name, reverse=config.reverse) for point in profile.points}
         wanted = [point for point in profile.points if not config.points or names[point] in config.points]
         self._by_name = {names[point]: point for point in wanted}
@@ -248,7 +282,7 @@ class RegisterMeter(BlockMeter):
 class AnalogueMeter(BlockMeter):
     """An analogue module: the configuration says which channels are in use, and what they stand for."""
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         self._channels = {
             channel.name: channel
             for channel in config.channels

@@ -1,68 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
 """The buffer: one SQLite file between the service that polls and the one that delivers.
 
-Readings come in, batches are sealed from the oldest ones, and a batch goes when the hub has it. Each service
-opens the file for itself. What a commit reported as done survives a power cut (WAL, synchronous=FULL). Row
-ids of readings ascend without a gap and are never used twice; readings leave from the low end only.
+Records come in by chunks, a chunk for each commit. Batches are sealed from the oldest ones, and a batch goes when the
+hub has it. Each service opens the file for itself. What a commit reported as done survives a power cut (WAL,
+synchronous=FULL). Readings are numbered; the numbers ascend, are never used twice, and leave from the low end only.
 """
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from energy_collector import batch, chunk
+from energy_collector.boot import Boot
+from energy_collector.buffer_file import BufferFile, BufferReplacedError, BufferUnusableError, quarantined
+from energy_collector.chunk import Chunk, CorruptError, Packer
+from energy_collector.reading import Layout, Reading, Record
+from energy_collector.sealing import Sealer, Taken
 
-from energy_collector import batch
-from energy_collector.errors import UnusableError
-from energy_collector.reading import Reading
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT = 30.0
-# What the write-ahead log is cut back to after a checkpoint, in bytes.
-WAL_LIMIT = 4 << 20
-# Readings dropped at once when the buffer is full.
-DROP_READINGS = 1000
+__all__ = ["Buffer", "BufferReplacedError", "BufferUnusableError", "State", "Stored"]
+
+SCHEMA_VERSION = 2
+# Batches that the hub has are deleted with the next one that is sealed, or after so long, in s.
+SETTLE_AFTER = 15.0
+# How many of the newest chunks are asked for the newest time: the clock that stamped them never went back.
+NEWEST_CHUNKS = 100
 
 SCHEMA = """
-CREATE TABLE points (
+CREATE TABLE layouts (
     id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    unit TEXT NOT NULL,
-    last INTEGER NOT NULL DEFAULT 0,     -- time of the newest reading that was sealed
-    UNIQUE (name, unit)
+    points TEXT NOT NULL                 -- and units, as JSON
 );
-CREATE TABLE readings (
-    id INTEGER PRIMARY KEY,
-    point INTEGER NOT NULL REFERENCES points (id),
-    time INTEGER NOT NULL,
-    value REAL,
-    quality INTEGER NOT NULL
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY,              -- number of its first reading
+    readings INTEGER NOT NULL,
+    first INTEGER NOT NULL,              -- time of its oldest reading
+    last INTEGER NOT NULL,               -- and of its newest
+    until INTEGER,                       -- times are provisional: not sealed before this time since the boot, ms
+    boot TEXT,                           -- which boot
+    shift INTEGER,                       -- what was added to the time since the boot
+    data BLOB NOT NULL
 );
+CREATE INDEX held ON chunks (until) WHERE until IS NOT NULL;
 CREATE TABLE batches (
     sequence INTEGER PRIMARY KEY,
     readings INTEGER NOT NULL,
     first INTEGER NOT NULL,              -- time of its oldest reading
     last INTEGER NOT NULL,               -- and of its newest
+    checksum INTEGER NOT NULL,
     data BLOB NOT NULL
 );
 CREATE TABLE head (
     stream BLOB NOT NULL,
     sequence INTEGER NOT NULL,           -- of the newest batch sealed, 0 before the first
     digest BLOB NOT NULL,                -- of that batch
-    reading INTEGER NOT NULL,            -- highest id that has left the table of readings
+    following INTEGER NOT NULL,          -- the number after the last reading that has left the chunks
+    newest INTEGER NOT NULL,             -- newest time that was sealed
     dropped INTEGER NOT NULL             -- readings that were thrown away at the bounds
 );
 """
-
-
-class BufferUnusableError(UnusableError):
-    """The file cannot be used as a buffer; the message is one line for the operator."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class State:
     batches: int
     bytes: int
     dropped: int
+    quarantined: int
     oldest: int | None
 
 
@@ -87,137 +93,156 @@ class Stored(NamedTuple):
 
 
 class Buffer:
-    """One connection to the file; to be used by one thread."""
+    """One connection to the file; to be used by one thread at a time.
 
-    def __init__(self, path: Path) -> None:
+    Damage is found when it is met: the file is put aside then, BufferReplacedError is raised, and a new Buffer is to
+    be opened. `put_aside` has a line for each file that this one found damaged when it was opened.
+    """
+
+    def __init__(self, path: Path, boot: Boot | None = None) -> None:
         self.path = path
+        self._boot = boot or Boot()
+        self._file = BufferFile(path, _set_up)
+        self._db = self._file.db
+        self.put_aside = self._file.put_aside
+        self._freed: dict[int, int] = {}
+        self._freed_at = 0.0
         try:
-            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-            self._set_up()
-        except sqlite3.Error as error:
-            raise BufferUnusableError(f"{path}: {error}") from error
-        self._points: dict[tuple[str, str], int] = {}
-        self._next: int | None = None
+            with self._file.guarded():
+                self.stream = bytes(self._db.execute("SELECT stream FROM head").fetchone()[0])
+                self.packer = Packer(self._layouts())
+        except BaseException:
+            self.close()
+            raise
+        self._sealer = Sealer(self._layout)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._db.close()
+        """Close the connection. What was freed and is not settled is freed again after the next acknowledgement."""
+        self._file.close()
 
-    def _set_up(self) -> None:
-        # Two services may start at once: the busy time-out does not cover the switch to WAL, so it is tried
-        # again.
-        deadline = time.monotonic() + BUSY_TIMEOUT
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
-        with self._transaction():
-            version = self._one("PRAGMA user_version")
-            if version == 0:
-                for statement in SCHEMA.split(";"):
-                    self._db.execute(statement)
-                head = (secrets.token_bytes(batch.STREAM_SIZE), batch.FIRST_PREVIOUS)
-                self._db.execute("INSERT INTO head VALUES (?, 0, ?, 0, 0)", head)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                found = f"made by another version (schema {version}, this one knows {SCHEMA_VERSION})"
-                raise BufferUnusableError(f"{self.path}: {found}")
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+    def replaced(self) -> bool:
+        """Whether the file was put aside, so that a new Buffer has to be opened."""
+        return self._file.replaced()
 
     def _one(self, query: str, *arguments: object) -> int:
         return int(self._db.execute(query, arguments).fetchone()[0])
 
+    def _layouts(self) -> dict[int, Layout]:
+        rows = self._db.execute("SELECT id, points FROM layouts")
+        return {number: chunk.read_layout(points) for number, points in rows}
+
+    def _layout(self, number: int) -> Layout:
+        row = self._db.execute("SELECT points FROM layouts WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise CorruptError(f"there is no layout {number}")
+        return chunk.read_layout(row[0])
+
     # What the polling service does.
 
-    def append(self, readings: Iterable[Reading]) -> None:
-        """Store readings in one durable transaction; all or none of them when it raises sqlite3.Error."""
-        try:
-            self._next = self._append(readings)
-        except sqlite3.Error:
-            # Numbers that were given in a transaction that is rolled back do not exist.
-            self._points.clear()
-            self._next = None
-            raise
+    def append(self, records: Sequence[Record]) -> None:
+        """Store records in one durable transaction; all or none of them when it raises sqlite3.Error."""
+        if records:
+            self.store([self.packer.pack(self.following(), records)], self.packer.new)
+            self.packer.new.clear()
 
-    def _append(self, readings: Iterable[Reading]) -> int:
-        with self._transaction():
-            if self._next is None:
-                self._next = 1 + self._one(
-                    "SELECT max(reading, ifnull((SELECT max(id) FROM readings), 0)) FROM head"
-                )
-            following = self._next
-            rows = []
-            for reading in readings:
-                point = self._point(reading.point, reading.unit)
-                rows.append((following, point, reading.time, reading.value, reading.quality))
-                following += 1
-            self._db.executemany("INSERT INTO readings VALUES (?, ?, ?, ?, ?)", rows)
-        return following
+    def store(self, chunks: Sequence[Chunk], layouts: Mapping[int, Layout]) -> None:
+        """The same with chunks that are packed already, and the layouts in them that are not stored yet."""
+        new = [(number, chunk.layout_text(layout)) for number, layout in layouts.items()]
+        rows = [self._row(one) for one in chunks]
+        with self._file.transaction():
+            self._db.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", new)
+            self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def _point(self, name: str, unit: str) -> int:
-        number = self._points.get((name, unit))
-        if number is None:
-            self._db.execute("INSERT OR IGNORE INTO points (name, unit) VALUES (?, ?)", (name, unit))
-            number = self._one("SELECT id FROM points WHERE name = ? AND unit = ?", name, unit)
-            self._points[name, unit] = number
-        return number
+    def _row(self, one: Chunk) -> tuple[object, ...]:
+        held = (None, None, None) if one.until is None else (one.until, self._boot.id, one.offset)
+        return (*one[:4], *held, chunk.protect(one.data))
 
-    def newest(self) -> dict[str, int]:
-        """The time of the newest reading of every point that the buffer ever saw."""
-        rows = self._db.execute(
-            "SELECT name, max(points.last, ifnull(max(time), 0)) FROM points"
-            " LEFT JOIN readings ON readings.point = points.id GROUP BY points.id"
+    def following(self) -> int:
+        """The number of the next reading."""
+        return self._one(
+            "SELECT max(following, ifnull((SELECT id + readings FROM chunks ORDER BY id DESC LIMIT 1), 0)) FROM head"
         )
-        times: dict[str, int] = {}
-        for name, newest in rows:
-            times[name] = max(newest, times.get(name, 0))
-        return times
+
+    def newest(self) -> int:
+        """The newest time of a reading that the buffer ever saw, 0 before the first."""
+        return self._one(
+            "SELECT max(newest, ifnull((SELECT max(last) FROM"
+            " (SELECT last FROM chunks ORDER BY id DESC LIMIT ?)), 0)) FROM head",
+            NEWEST_CHUNKS,
+        )
 
     def enforce(self, max_bytes: int, oldest: int) -> int:
         """Drop what is over `max_bytes` or older than `oldest` (ms UTC), oldest first; the number of
         readings dropped."""
         dropped = 0
-        while True:
-            with self._transaction():
-                count = self._drop(self._used() > max_bytes, oldest)
+        while self._used() > max_bytes or (self._oldest_last() or oldest) < oldest:
+            with self._file.transaction():
+                count = self._drop(self._used() - max_bytes, oldest)
                 self._db.execute("UPDATE head SET dropped = dropped + ?", (count,))
             dropped += count
             if not count:
-                return dropped
+                break
+        return dropped
 
-    def _drop(self, full: bool, oldest: int) -> int:
-        row = self._db.execute(
-            "SELECT sequence, readings, last FROM batches ORDER BY sequence LIMIT 1"
-        ).fetchone()
-        if row is not None:
-            if full or row[2] < oldest:
-                self._db.execute("DELETE FROM batches WHERE sequence = ?", row[:1])
-                return int(row[1])
-            return 0
-        rows = self._db.execute(
-            "SELECT id, time FROM readings ORDER BY id LIMIT ?", (DROP_READINGS,)
-        ).fetchall()
-        if not full:
-            # Those before the first one that is young enough.
-            young = next((index for index, row in enumerate(rows) if row[1] >= oldest), len(rows))
-            rows = rows[:young]
-        if not rows:
-            return 0
-        self._db.execute("DELETE FROM readings WHERE id <= ?", (rows[-1][0],))
-        self._db.execute("UPDATE head SET reading = ?", (rows[-1][0],))
-        return len(rows)
+    def _oldest_last(self) -> int | None:
+        """The newest time in the oldest batch or chunk."""
+        found = self._db.execute(
+            "SELECT ifnull((SELECT last FROM batches ORDER BY sequence LIMIT 1),"
+            " (SELECT last FROM chunks ORDER BY id LIMIT 1))"
+        ).fetchone()[0]
+        return None if found is None else int(found)
+
+    def _drop(self, excess: int, oldest: int) -> int:
+        """Delete the oldest batches, or chunks where there is no batch, until `excess` bytes are free."""
+        if self._one("SELECT count(*) FROM batches"):
+            rows = self._db.execute(
+                "SELECT sequence, readings, last, length(data) FROM batches ORDER BY sequence"
+            )
+            gone = _oldest(rows, excess, oldest)
+            self._db.executemany("DELETE FROM batches WHERE sequence = ?", [(key,) for key, _ in gone])
+        else:
+            rows = self._db.execute("SELECT id, readings, last, length(data) FROM chunks ORDER BY id")
+            gone = _oldest(rows, excess, oldest)
+            self._db.executemany("DELETE FROM chunks WHERE id = ?", [(key,) for key, _ in gone])
+            if gone:
+                self._db.execute("UPDATE head SET following = ?", (sum(gone[-1]),))
+        return sum(readings for _, readings in gone)
 
     def _used(self) -> int:
         pages = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
         return pages * self._one("PRAGMA page_size")
+
+    def settled(self) -> int:
+        """The newest time that will not move any more."""
+        return self._one(
+            "SELECT max(newest, ifnull((SELECT max(last) FROM (SELECT last FROM chunks"
+            " WHERE until IS NULL OR boot != ? ORDER BY id DESC LIMIT ?)), 0)) FROM head",
+            self._boot.id,
+            NEWEST_CHUNKS,
+        )
+
+    def restamp(self, right: int | None) -> int:
+        """Provisional times of this boot become final: they are moved to the `right` offset, in ms, or stay as they are
+        where it is None; the number of readings moved."""
+        moved = 0
+        with self._file.transaction():
+            rows = self._db.execute(
+                "SELECT id, readings, first, last, data, until, shift FROM chunks"
+                " WHERE until IS NOT NULL AND boot = ? ORDER BY id",
+                (self._boot.id,),
+            ).fetchall()
+            layouts = self.packer.layouts
+            settled = self.settled()
+            for number, readings, first, last, data, until, shift in rows:
+                before = Chunk(number, readings, first, last, chunk.check(data), until, shift)
+                after = before.moved(right, layouts)
+                if after.first <= settled:
+                    # Readings in front of it were sealed as they were.
+                    after = before.moved(None, layouts)
+                self._db.execute("DELETE FROM chunks WHERE id = ?", (number,))
+                self._db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._row(after))
+                moved += readings if after.first != first else 0
+        return moved
 
     # What the delivering service does.
 
@@ -227,167 +252,238 @@ class Buffer:
         """Make a batch of the oldest readings, if there are enough of them or `flush` says not to wait for
         more.
 
-        It spans less than `interval` s. Storing the batch and deleting its readings is one transaction.
-        None when there
-        is nothing to seal yet, or when the polling service has dropped some of the readings meanwhile.
+        It spans less than `interval` s. Storing the batch, deleting its chunks and deleting what was freed is one
+        transaction. None when there is nothing to seal yet, or when the polling service has dropped some of the
+        readings meanwhile.
         """
+        if self._freed and time.monotonic() - self._freed_at >= SETTLE_AFTER:
+            self.settle()
         span = int(interval * 1000)
-        if not flush and not self._is_full(span, max_readings):
-            return None
-        rows = self._db.execute(
-            "SELECT readings.id, name, unit, time, value, quality, points.id FROM readings"
-            " JOIN points ON points.id = readings.point ORDER BY readings.id LIMIT ?",
-            (max_readings + 1,),
-        ).fetchall()
-        count = _cut(rows, span, max_readings)
-        if not count or (count == len(rows) and not flush):
-            return None
-        rows = rows[:count]
-        readings = [Reading(*row[1:6]) for row in rows]
-        stream, sequence, previous = self._db.execute("SELECT stream, sequence, digest FROM head").fetchone()
-        sequence += 1
-        # Encoding and signing take their time: they are done outside of the transaction.
-        data = batch.seal(site, readings, stream, sequence, previous, key)
-        newest = {row[6]: row[3] for row in rows}
-        with self._transaction() as transaction:
-            unchanged = self._one("SELECT sequence FROM head") == sequence - 1
-            deleted = self._db.execute("DELETE FROM readings WHERE id <= ?", (rows[-1][0],)).rowcount
-            if not unchanged or deleted != count:
-                transaction.give_up()
+        with self._file.guarded():
+            if not flush and not self._is_full(span, max_readings):
                 return None
-            first, last = min(row[3] for row in rows), max(newest.values())
+            chunks = self._chunks(span, max_readings)
+            taken = self._sealer.take(chunks, span, max_readings)
+            if taken is None:
+                if not flush or not chunks:
+                    return None
+                taken = self._sealer.everything(chunks)
+            stream, sequence, previous = self._db.execute(
+                "SELECT stream, sequence, digest FROM head"
+            ).fetchone()
+            # Encoding and signing take their time: they are done outside of the transaction.
+            data = batch.sign(self._sealer.body(site, taken), stream, sequence + 1, previous, key)
+        return self._store_batch(Stored(sequence + 1, taken.readings, data), taken, chunks[: taken.chunks])
+
+    def _store_batch(self, stored: Stored, taken: Taken, chunks: list[Chunk]) -> Stored | None:
+        sequence, readings, data = stored
+        low, high = chunks[0].number, chunks[-1].number
+        with self._file.transaction():
+            found = self._db.execute(
+                "SELECT (SELECT sequence FROM head), count(*), sum(readings), count(until) FROM chunks"
+                " WHERE id BETWEEN ? AND ?",
+                (low, high),
+            ).fetchone()
+            held = sum(one.until is not None for one in chunks)
+            if found != (sequence - 1, len(chunks), chunk.sizes(chunks), held):
+                return None
+            self._db.execute("DELETE FROM chunks WHERE id BETWEEN ? AND ?", (low, high))
+            following = high + chunks[-1].readings
+            if taken.rest is not None:
+                self._db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._row(taken.rest))
+                following = taken.rest.number
+            self._delete_freed()
             self._db.execute(
-                "INSERT INTO batches VALUES (?, ?, ?, ?, ?)", (sequence, count, first, last, data)
+                "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)",
+                (sequence, readings, taken.first, taken.last, zlib.crc32(data), data),
             )
-            head = (sequence, batch.digest(data), rows[-1][0])
-            self._db.execute("UPDATE head SET sequence = ?, digest = ?, reading = ?", head)
-            times = [(when, point) for point, when in newest.items()]
-            self._db.executemany("UPDATE points SET last = ? WHERE id = ?", times)
-        return Stored(sequence, count, data)
+            self._db.execute(
+                "UPDATE head SET sequence = ?, digest = ?, following = ?, newest = max(newest, ?)",
+                (sequence, batch.digest(data), following, taken.last),
+            )
+        self._freed.clear()
+        return stored
+
+    def _chunks(self, span: int, most: int) -> list[Chunk]:
+        """The oldest chunks that may be sealed, up to the first that no longer fits."""
+        rows = self._db.execute(
+            "SELECT id, readings, first, last, data, until, shift FROM chunks WHERE id < ? ORDER BY id",
+            (self._held_from(),),
+        )
+        found: list[Chunk] = []
+        readings = 0
+        for number, count, first, last, data, until, shift in rows:
+            found.append(Chunk(number, count, first, last, chunk.check(data), until, shift or 0))
+            readings += count
+            if readings > most or last >= found[0].first + span:
+                break
+        rows.close()
+        return found
+
+    def _held_from(self) -> int:
+        """The number of the first chunk that waits for the right time; all behind it wait too."""
+        return self._one(
+            "SELECT ifnull(min(id), 1 << 62) FROM chunks WHERE until IS NOT NULL AND until > ? AND boot = ?",
+            self._boot.time(),
+            self._boot.id,
+        )
 
     def _is_full(self, span: int, max_readings: int) -> bool:
         """Whether there is more than one batch holds; asked twice a second, so it reads two rows only."""
-        ends = self._db.execute(
-            "SELECT id, time FROM readings WHERE id IN"
-            " ((SELECT min(id) FROM readings), (SELECT max(id) FROM readings)) ORDER BY id"
-        ).fetchall()
-        if len(ends) < 2:
+        oldest = self._db.execute("SELECT id, first FROM chunks ORDER BY id LIMIT 1").fetchone()
+        newest = self._db.execute(
+            "SELECT id + readings, last FROM chunks WHERE id < ? ORDER BY id DESC LIMIT 1",
+            (self._held_from(),),
+        ).fetchone()
+        if oldest is None or newest is None:
             return False
-        (first, first_time), (last, last_time) = ends
-        return bool(last - first >= max_readings or last_time >= first_time + span)
+        return bool(newest[0] - oldest[0] > max_readings or newest[1] >= oldest[1] + span)
 
     def oldest_reading(self) -> int | None:
-        """The id of the oldest reading that is in no batch yet."""
-        row = self._db.execute("SELECT min(id) FROM readings").fetchone()
+        """The number of the oldest reading that is in no batch yet and may be sealed."""
+        query = "SELECT min(id) FROM chunks WHERE id < ?"
+        row = self._db.execute(query, (self._held_from(),)).fetchone()
         return None if row[0] is None else int(row[0])
 
     def batches(self, after: int, limit: int) -> list[Stored]:
         """The oldest batches above a sequence."""
-        rows = self._db.execute(
-            "SELECT sequence, readings, data FROM batches WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            (after, limit),
-        )
-        return [Stored(*row) for row in rows]
+        found: list[Stored] = []
+        with self._file.guarded():
+            rows = self._db.execute(
+                "SELECT sequence, readings, checksum, data FROM batches WHERE sequence > ? ORDER BY sequence",
+                (after,),
+            )
+            for sequence, readings, checksum, data in rows:
+                if len(found) >= limit:
+                    break
+                if sequence not in self._freed:
+                    found.append(stored_batch(sequence, readings, checksum, data))
+            rows.close()
+        return found
 
     def batch(self, sequence: int) -> Stored | None:
         """One batch, None when it has left."""
-        row = self._db.execute(
-            "SELECT sequence, readings, data FROM batches WHERE sequence = ?", (sequence,)
-        ).fetchone()
-        return Stored(*row) if row else None
+        with self._file.guarded():
+            row = self._db.execute(
+                "SELECT sequence, readings, checksum, data FROM batches WHERE sequence = ?", (sequence,)
+            ).fetchone()
+            return None if row is None or sequence in self._freed else stored_batch(*row)
+
+    def held(self) -> tuple[int, int]:
+        """The sequences of the oldest and of the newest batch; (1, 0) without any."""
+        upwards = self._db.execute("SELECT sequence FROM batches ORDER BY sequence")
+        downwards = self._db.execute("SELECT sequence FROM batches ORDER BY sequence DESC")
+        first, last = (
+            next((int(sequence) for (sequence,) in rows if sequence not in self._freed), 0)
+            for rows in (upwards, downwards)
+        )
+        upwards.close()
+        downwards.close()
+        return (first, last) if first else (1, 0)
 
     def free(self, watermark: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Remove the batches that the hub has committed; returns (sequence, number of readings) of those
-        removed."""
-        freed: list[tuple[int, int]] = []
-        spans = [(0, watermark), *ranges]
-        with self._transaction():
-            for low, high in spans:
-                query = (
-                    "SELECT sequence, readings FROM batches WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
-                )
-                freed += self._db.execute(query, (low, high)).fetchall()
-                self._db.execute("DELETE FROM batches WHERE sequence BETWEEN ? AND ?", (low, high))
-        return freed
+        removed.
+
+        They are deleted with the next batch that is sealed, or by `settle`: an acknowledgement costs no commit. After
+        a crash before that they are there again, are sent again, and the hub knows them by their identity.
+        """
+        found: dict[int, int] = {}
+        for low, high in [(0, watermark), *ranges]:
+            query = "SELECT sequence, readings FROM batches WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+            found.update(self._db.execute(query, (low, high)).fetchall())
+        new = {sequence: readings for sequence, readings in found.items() if sequence not in self._freed}
+        if new and not self._freed:
+            self._freed_at = time.monotonic()
+        self._freed.update(new)
+        return sorted(new.items())
+
+    def settle(self) -> None:
+        """Delete what was freed, in a transaction of its own. Raises sqlite3.Error; it may be tried again then."""
+        if not self._freed:
+            return
+        try:
+            self._settle()
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error) or not self._file.release():
+                raise
+            self._settle()
+        self._freed.clear()
+        self._file.reserve()
+
+    def _settle(self) -> None:
+        with self._file.transaction():
+            self._delete_freed()
+
+    def _delete_freed(self) -> None:
+        self._db.executemany("DELETE FROM batches WHERE sequence = ?", [(one,) for one in self._freed])
 
     # What both may ask.
-
-    @property
-    def stream(self) -> bytes:
-        """The stream's name, made with the file."""
-        return bytes(self._db.execute("SELECT stream FROM head").fetchone()[0])
 
     def state(self) -> State:
         """What the buffer holds."""
         stream, sequence, dropped = self._db.execute("SELECT stream, sequence, dropped FROM head").fetchone()
-        unsealed = self._one("SELECT ifnull(max(id) - min(id) + 1, 0) FROM readings")
+        unsealed = self._one("SELECT ifnull(sum(readings), 0) FROM chunks")
         batches, sealed = self._db.execute(
             "SELECT count(*), ifnull(sum(readings), 0) FROM batches"
         ).fetchone()
         oldest = self._db.execute(
             "SELECT ifnull((SELECT first FROM batches ORDER BY sequence LIMIT 1),"
-            " (SELECT time FROM readings ORDER BY id LIMIT 1))"
+            " (SELECT first FROM chunks ORDER BY id LIMIT 1))"
         ).fetchone()[0]
-        return State(stream.hex(), sequence, unsealed + sealed, batches, self._used(), dropped, oldest)
+        return State(
+            stream.hex(),
+            sequence,
+            unsealed + sealed - sum(self._freed.values()),
+            batches - len(self._freed),
+            self._used(),
+            dropped,
+            quarantined(self.path),
+            oldest,
+        )
 
     def export(self) -> Iterator[tuple[int | None, Reading]]:
         """Everything, oldest first, each reading with the sequence of its batch or None."""
-        for (data,) in self._db.execute("SELECT data FROM batches ORDER BY sequence"):
-            envelope = batch.parse(data)
-            for reading in batch.decode_body(envelope.body).readings():
-                yield envelope.sequence, reading
-        rows = self._db.execute(
-            "SELECT name, unit, time, value, quality FROM readings"
-            " JOIN points ON points.id = readings.point ORDER BY readings.id"
-        )
-        for row in rows:
-            yield None, Reading(*row)
+        for sequence, checksum, data in self._db.execute(
+            "SELECT sequence, checksum, data FROM batches ORDER BY sequence"
+        ):
+            body = batch.parse(stored_batch(sequence, 0, checksum, data).data).body
+            for reading in batch.decode_body(body).readings():
+                yield sequence, reading
+        layouts = self._layouts()
+        for (stored,) in self._db.execute("SELECT data FROM chunks ORDER BY id"):
+            for record in chunk.records(chunk.check(stored), layouts):
+                for reading in record.readings():
+                    yield None, reading
 
 
-class _Transaction:
-    """BEGIN IMMEDIATE; committed at the end, rolled back on an error or when given up."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._given_up = False
-
-    def __enter__(self) -> _Transaction:
-        self._db.execute("BEGIN IMMEDIATE")
-        return self
-
-    def give_up(self) -> None:
-        """Roll back at the end."""
-        self._given_up = True
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None and not self._given_up:
-            try:
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                self._roll_back()
-                raise
-        else:
-            self._roll_back()
-
-    def _roll_back(self) -> None:
-        # A full disk has SQLite roll back by itself.
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+def _set_up(db: sqlite3.Connection) -> None:
+    """Make the tables, or see that they are ours."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version == 0:
+        for statement in SCHEMA.split(";"):
+            db.execute(statement)
+        head = (os.urandom(batch.STREAM_SIZE), batch.FIRST_PREVIOUS)
+        db.execute("INSERT INTO head VALUES (?, 0, ?, 1, 0, 0)", head)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif version != SCHEMA_VERSION:
+        raise CorruptError(f"made by another version (schema {version}, this one knows {SCHEMA_VERSION})")
 
 
-def _cut(rows: list[tuple[int, str, str, int, float | None, int, int]], span: int, most: int) -> int:
-    """How many of the oldest rows go into one batch: `len(rows)` means that the next one may still belong
-    to it.
+def _oldest(rows: sqlite3.Cursor, excess: int, oldest: int) -> list[tuple[int, int]]:
+    """Keys and readings of the rows that have to go."""
+    found: list[tuple[int, int]] = []
+    for key, readings, last, size in rows:
+        if excess <= 0 and last >= oldest:
+            break
+        found.append((key, readings))
+        excess -= size
+    rows.close()
+    return found
 
-    The rows end before a reading that is `span` ms or more after the first, and before one that a batch
-    cannot hold together with
-    its predecessors: a point whose unit changed, or whose time does not ascend.
-    """
-    seen: dict[str, tuple[str, int]] = {}
-    for index, (_, name, unit, when, *_rest) in enumerate(rows):
-        before = seen.get(name)
-        changed = before is not None and (before[0] != unit or when <= before[1])
-        if index >= most or when >= rows[0][3] + span or changed:
-            return index
-        seen[name] = (unit, when)
-    return len(rows)
+
+def stored_batch(sequence: int, readings: int, checksum: int, data: bytes) -> Stored:
+    """A row of the table of batches; raises CorruptError."""
+    if zlib.crc32(data) != checksum:
+        raise CorruptError(f"the checksum of batch {sequence} is wrong")
+    return Stored(sequence, readings, data)

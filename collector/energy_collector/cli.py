@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument("--units", default="1-32", metavar="FIRST-LAST", help="default: %(default)s")
     buffer = command("buffer", "show what the buffer holds", "buffer export > readings.jsonl")
     buffer.add_argument(
+        "--file", type=Path, metavar="FILE", help="export what can be read of a file that was put aside"
+    )
+    buffer.add_argument(
         "what", choices=["status", "export"], help="export prints a line of JSON for each reading"
     )
     command("counters", "show the running gateway's counts of requests and errors", "counters --json")
@@ -65,7 +68,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
+    # Imported here: the delivering service has no use for it.
+    from energy_collector.stages import calibration
+
     settings = config.load(options.file)
+    if settings.device_mapping.exists():
+        try:
+            calibration.load(settings.device_mapping)
+        except calibration.MappingError as error:
+            raise config.ConfigError([f"{settings.device_mapping}: {error}"]) from error
     print(
         f"{options.file}: site {settings.site}, {len(settings.meters)} meters on {len(settings.buses)} buses"
     )

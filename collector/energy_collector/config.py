@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from energy_collector import profiles
+from energy_collector.profile import Profile
 from energy_collector.section import Section, near
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")
+PROFILES = Path("/etc/energy/profiles")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
 RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
 ROLES = ("main", "consumption", "generation", "storage", "process")
 SIGNALS = ("4-20mA", "0-10V")
+SOURCES = ("hwmon", "host")
 BUS_TYPES = ("modbus-tcp", "rtu-over-tcp", "rtu")
 # NAMUR NE 43 (2003): up to 3.6 mA the transmitter or its wire is faulty.
 BROKEN_WIRE_MA = 3.6
@@ -31,6 +33,10 @@ class ConfigError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        # As it was made; an exception is copied by its text otherwise.
+        return ConfigError, (self.faults,)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class BusConfig:
     parity: str = "N"
     stopbits: int = 1
     timeout: float = 1.0
+    request_gap: float = 0.0
+    connect_delay: float = 0.0
+    keepalive: int = 30
+    user_timeout: float = 5.0
+    pipeline: int = 1
 
     @property
     def endpoint(self) -> str:
@@ -69,7 +80,11 @@ class ChannelConfig:
 
 @dataclass(frozen=True)
 class MeterConfig:
-    """A meter on a bus. Ratios are factors, 1.0 where the meter itself knows its transformers."""
+    """A meter on a bus. Ratios are factors, 1.0 where the meter itself knows its transformers.
+
+    `report` (s) is the interval of its statistics, None where each sample is stored; `raw` are the short names
+    of points that are stored at full rate all the same.
+    """
 
     name: str
     bus: str
@@ -83,6 +98,27 @@ class MeterConfig:
     channels: tuple[ChannelConfig, ...] = ()
     # Names of the points to read, all of them when empty.
     points: tuple[str, ...] = ()
+    report: float | None = None
+    raw: tuple[str, ...] = ()
+    max_power: float | None = None
+    nominal_voltage: float | None = None
+    nominal_frequency: float = 50.0
+    # Where `profile` is one of the site's own: a configuration whose profile changes is another one.
+    own_profile: Profile | None = None
+
+    @property
+    def register_map(self) -> Profile:
+        """The profile that the meter is read by."""
+        return self.own_profile or profiles.load(self.profile)
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Readings that do not come from a bus, every `interval` s."""
+
+    name: str
+    interval: float = 60.0
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,15 +130,28 @@ class HubConfig:
     ca: Path = Path("/etc/ssl/energy/ca.crt")
     certificate: Path = Path("/etc/ssl/energy/gateway.crt")
     key: Path = Path("/etc/ssl/energy/gateway.key")
+    keepalive: int = 60
+    connect_timeout: float = 10.0
+    tcp_nodelay: bool = True
 
 
 @dataclass(frozen=True)
 class BufferConfig:
-    """The buffer's file and its bounds."""
+    """The buffer's file and its bounds, how often it is written, and where readings wait in memory until then."""
 
     path: Path = Path("/var/lib/energy/buffer.db")
     max_bytes: int = 536870912
     max_age: float = 7776000.0
+    commit_interval: float = 1.0
+    pending: Path = Path("/run/energy/pending")
+
+
+@dataclass(frozen=True)
+class ClockConfig:
+    """When the clock counts as wrong, and how long (s) readings wait for it to be right."""
+
+    require_sync: bool = False
+    hold: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +161,15 @@ class BatchConfig:
     interval: float = 10.0
     max_readings: int = 5000
     resend: float = 30.0
+
+
+@dataclass(frozen=True)
+class DeliveryConfig:
+    """How fast what an outage has left is delivered, in readings and s."""
+
+    backlog_rate: float = 2000.0
+    backlog_burst: int = 5000
+    backlog_start: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -126,16 +184,22 @@ class Config:
     signing_key: Path = Path("/var/lib/energy/signing.key")
     buffer: BufferConfig = field(default_factory=BufferConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
     telemetry_log: Path = Path("/var/log/energy/telemetry.log")
     control_socket: Path = Path("/run/energy/control.sock")
     device_mapping: Path = Path("/etc/energy/device_mapping.json")
     learned: Path = Path("/var/lib/energy/learned.json")
     # Port of the metrics on loopback; None where nobody has asked for them.
     metrics_port: int | None = None
+    sources: tuple[SourceConfig, ...] = tuple(map(SourceConfig, SOURCES))
 
 
 def load(path: Path) -> Config:
     """Read and check the file. Raises ConfigError with every fault, also for a file that cannot be read."""
+    # Imported here: who gets a configuration from elsewhere does without the reader.
+    import yaml
+
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -160,9 +224,11 @@ def parse(data: Any) -> Config:
         root.fault("site", f"{site!r} is not a name of lower-case letters, digits and hyphens, at most 39")
     interval = root.number("interval", float, 0.1, 3600, 10.0)
     buses = [_bus(section) for section in root.sections("buses")]
-    meters = [_meter(section, interval, buses) for section in root.sections("meters")]
+    own = profiles.own(_path(root, "profiles", PROFILES), faults)
+    meters = [_meter(section, interval, buses, own) for section in root.sections("meters")]
     _check_unique(buses, meters, faults)
-    buffer = _buffer(root.section("buffer", required=False))
+    control_socket = _path(root, "control_socket", Config.control_socket)
+    buffer = _buffer(root.section("buffer", required=False), control_socket)
     config = Config(
         site=site,
         interval=interval,
@@ -171,11 +237,14 @@ def parse(data: Any) -> Config:
         hub=_hub(root.section("hub")),
         signing_key=_path(root, "signing_key", Config.signing_key),
         buffer=buffer,
-        batch=_batch(root.section("batch", required=False)),
+        batch=_batch(root.section("batch", required=False), buffer.commit_interval),
+        delivery=_delivery(root.section("delivery", required=False)),
+        clock=_clock(root.section("clock", required=False)),
         telemetry_log=_path(root, "telemetry_log", Config.telemetry_log),
-        control_socket=_path(root, "control_socket", Config.control_socket),
+        control_socket=control_socket,
         device_mapping=_path(root, "device_mapping", Config.device_mapping),
         learned=_path(root, "learned", buffer.path.with_name("learned.json")),
+        sources=_sources(root.section("sources", required=False)),
         metrics_port=_metrics_port(root.section("metrics", required=False)),
     )
     root.finish()
@@ -202,6 +271,7 @@ def _bus(section: Section) -> BusConfig:
     name = _name(section)
     kind = section.choice("type", BUS_TYPES)
     timeout = section.number("timeout", float, 0.05, 30, 1.0)
+    request_gap = section.number("request_gap", float, 0, 1, 0.0)
     if kind == "rtu":
         baudrate = section.take("baudrate", int, 9600)
         if baudrate not in BAUDRATES:
@@ -214,17 +284,33 @@ def _bus(section: Section) -> BusConfig:
             parity=section.choice("parity", ("N", "E", "O"), "N"),
             stopbits=section.number("stopbits", int, 1, 2, 1),
             timeout=timeout,
+            request_gap=request_gap,
         )
         if "device" not in section.data:
             section.fault("device", "missing")
     else:
         host = section.take("host", str)
-        bus = BusConfig(name, kind, host, section.number("port", int, 1, 65535, 502), timeout=timeout)
+        bus = BusConfig(
+            name,
+            kind,
+            host,
+            section.number("port", int, 1, 65535, 502),
+            timeout=timeout,
+            request_gap=request_gap,
+            connect_delay=section.number("connect_delay", float, 0, 10, 0.0),
+            keepalive=section.number("keepalive", int, 1, 3600, BusConfig.keepalive),
+            user_timeout=section.number("user_timeout", float, 0.5, 300, BusConfig.user_timeout),
+            pipeline=section.number("pipeline", int, 1, 16, 1),
+        )
+        if bus.pipeline > 1 and kind != "modbus-tcp":
+            section.fault("pipeline", "only answers on modbus-tcp can be told apart by their transaction")
     section.finish()
     return bus
 
 
-def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterConfig:
+def _meter(
+    section: Section, interval: float, buses: list[BusConfig], own: Mapping[str, Profile]
+) -> MeterConfig:
     bus = section.take("bus", str)
     kinds = {one.name: one.type for one in buses}
     if bus and bus not in kinds:
@@ -236,7 +322,7 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         and not (kinds.get(bus) == "modbus-tcp" and unit in (0, 255))
     ):
         section.fault("unit", f"{unit} is not a Modbus unit id from 1 to 247 (0 and 255 only on modbus-tcp)")
-    profile = section.choice("profile", profiles.names())
+    profile = section.choice("profile", {*profiles.names(), *own})
     meter = MeterConfig(
         name=_name(section),
         bus=bus,
@@ -247,11 +333,65 @@ def _meter(section: Section, interval: float, buses: list[BusConfig]) -> MeterCo
         ct_ratio=_ratio(section, "ct_ratio"),
         pt_ratio=_ratio(section, "pt_ratio"),
         reverse=section.take("reverse", bool, default=False),
-        channels=_channels(section, profile),
+        channels=_channels(section, profile, own),
+        own_profile=own.get(profile),
+        report=_optional(section, "report", 1, 86400),
+        raw=_raw(section, profile, own),
+        max_power=_optional(section, "max_power", 1, 1e10),
+        nominal_voltage=_optional(section, "nominal_voltage", 1, 1e6),
+        nominal_frequency=section.number("nominal_frequency", float, 16, 60, 50.0),
     )
     meter = replace(meter, points=_points(section, meter))
+    if meter.report and not _is_multiple(meter.report, meter.interval):
+        section.fault("report", f"{meter.report:g} s is not a multiple of the interval, {meter.interval:g} s")
+    if meter.raw and meter.report is None:
+        section.fault("raw", "every sample is stored where report is not set; leave raw out")
     section.finish()
     return meter
+
+
+def _optional(section: Section, key: str, low: float, high: float) -> float | None:
+    return section.number(key, float, low, high) if key in section.data else None
+
+
+def _known(profile: str, own: Mapping[str, Profile]) -> Profile | None:
+    """None for one that does not exist, which has been told already."""
+    if profile in own:
+        return own[profile]
+    return profiles.load(profile) if profile in profiles.names() else None
+
+
+def _raw(section: Section, profile: str, own: Mapping[str, Profile]) -> tuple[str, ...]:
+    names = section.take("raw", list, [])
+    known = _known(profile, own)
+    if known is None:
+        return ()
+    points = [*known.points, *(point for model in known.models for point in model.points)]
+    allowed = {point.name for point in points} | set(section.data.get("channels") or ())
+    # Of a meter that is wired the other way round, imports are exports.
+    allowed |= {name.replace("_import", "_export") for name in allowed}
+    for index, name in enumerate(names):
+        Section({f"raw[{index}]": name}, section.path, section.faults).choice(f"raw[{index}]", allowed)
+    return tuple(map(str, names))
+
+
+def _is_multiple(report: float, interval: float) -> bool:
+    count = report / interval if interval else 0.0
+    return round(count) >= 1 and abs(count - round(count)) < 1e-6
+
+
+def _sources(section: Section) -> tuple[SourceConfig, ...]:
+    found = []
+    for name in SOURCES:
+        one = section.section(name, required=False)
+        found.append(
+            SourceConfig(
+                name, one.number("interval", float, 1, 3600, 60.0), one.take("enabled", bool, default=True)
+            )
+        )
+        one.finish()
+    section.finish()
+    return tuple(found)
 
 
 def _ratio(section: Section, key: str) -> float:
@@ -264,8 +404,9 @@ def _ratio(section: Section, key: str) -> float:
     return float(match[1]) / float(match[2])
 
 
-def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
-    inputs = profiles.load(profile).inputs if profile in profiles.names() else None
+def _channels(section: Section, profile: str, own: Mapping[str, Profile]) -> tuple[ChannelConfig, ...]:
+    known = _known(profile, own)
+    inputs = known.inputs if known else None
     channels = section.section("channels", required=False)
     if inputs is None:
         return ()
@@ -301,10 +442,10 @@ def _channels(section: Section, profile: str) -> tuple[ChannelConfig, ...]:
 
 def _points(section: Section, meter: MeterConfig) -> tuple[str, ...]:
     names = section.take("points", list, [])
-    if meter.profile not in profiles.names():
+    if meter.own_profile is None and meter.profile not in profiles.names():
         return ()
     known = [channel.name for channel in meter.channels]
-    known += profiles.load(meter.profile).point_names(reverse=meter.reverse)
+    known += meter.register_map.point_names(reverse=meter.reverse)
     for name in names:
         if name not in known:
             section.fault("points", f"{name!r} is not a point of {meter.profile}{near(str(name), known)}")
@@ -327,6 +468,8 @@ def _check_unique(buses: list[BusConfig], meters: list[MeterConfig], faults: lis
     for index, meter in enumerate(meters):
         if names.setdefault(meter.name, index) != index:
             faults.append(f"meters[{index}].name: {meter.name!r} is used twice")
+        if meter.name in SOURCES:
+            faults.append(f"meters[{index}].name: {meter.name!r} is what the gateway's own points are named")
         first = units.setdefault((meter.bus, meter.unit), meter.name)
         if first != meter.name:
             faults.append(
@@ -341,6 +484,9 @@ def _hub(section: Section) -> HubConfig:
         _path(section, "ca", HubConfig.ca),
         _path(section, "certificate", HubConfig.certificate),
         _path(section, "key", HubConfig.key),
+        section.number("keepalive", int, 5, 3600, HubConfig.keepalive),
+        section.number("connect_timeout", float, 1, 120, HubConfig.connect_timeout),
+        section.take("tcp_nodelay", bool, HubConfig.tcp_nodelay),
     )
     section.finish()
     return hub
@@ -352,21 +498,44 @@ def _metrics_port(section: Section) -> int | None:
     return port
 
 
-def _buffer(section: Section) -> BufferConfig:
+def _buffer(section: Section, control_socket: Path) -> BufferConfig:
     buffer = BufferConfig(
         _path(section, "path", BufferConfig.path),
         section.number("max_bytes", int, 1 << 20, 1 << 50, BufferConfig.max_bytes),
         section.number("max_age", float, 60, 3.2e9, BufferConfig.max_age),
+        section.number("commit_interval", float, 1, 10, BufferConfig.commit_interval),
+        _path(section, "pending", control_socket.with_name("pending")),
     )
     section.finish()
     return buffer
 
 
-def _batch(section: Section) -> BatchConfig:
+def _batch(section: Section, commit_interval: float) -> BatchConfig:
+    # Each batch costs a commit of its own: six times as few of those as of the others.
+    interval = min(max(BatchConfig.interval, 6 * commit_interval), 60.0)
     batch = BatchConfig(
-        section.number("interval", float, 1, 60, BatchConfig.interval),
+        section.number("interval", float, 1, 60, interval),
         section.number("max_readings", int, 1, 100_000, BatchConfig.max_readings),
         section.number("resend", float, 1, 3600, BatchConfig.resend),
     )
     section.finish()
     return batch
+
+
+def _delivery(section: Section) -> DeliveryConfig:
+    delivery = DeliveryConfig(
+        section.number("backlog_rate", float, 1, 1e9, DeliveryConfig.backlog_rate),
+        section.number("backlog_burst", int, 1, 10_000_000, DeliveryConfig.backlog_burst),
+        section.number("backlog_start", float, 0, 3600, DeliveryConfig.backlog_start),
+    )
+    section.finish()
+    return delivery
+
+
+def _clock(section: Section) -> ClockConfig:
+    clock = ClockConfig(
+        section.take("require_sync", bool, default=ClockConfig.require_sync),
+        section.number("hold", float, 120, 86400, ClockConfig.hold),
+    )
+    section.finish()
+    return clock

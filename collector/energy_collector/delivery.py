@@ -1,69 +1,211 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which batch to send when: pure book-keeping over the batches that are under way on one connection."""
+"""Which batch to send when: pure book-keeping over the batches that are under way on one connection.
+
+What is sealed while the connection is up is live, and goes at once. What was left from before is the backlog:
+it goes oldest first behind the live batches, at a pace, and only as far ahead of the hub's acknowledgements as
+does not hold up a live batch. The hub takes batches in any order.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from energy_collector.config import DeliveryConfig
+
 # Batches under way without the hub's acknowledgement. The hub commits in fractions of a second; the window
-# covers a slow link.
-WINDOW = 32
+# covers a slow link. Live and backlog have windows of their own, so that neither takes the other's place.
+LIVE_WINDOW = 16
+BACKLOG_WINDOW = 64
+# Backlog under way, in bytes: four seconds of a link of 128 kbit/s. A single batch may be larger.
+BACKLOG_BYTES = 64 << 10
+# A batch that is never acknowledged is sent again at twice the distance each time, up to this, in s.
+LONGEST_RESEND = 600.0
+
+
+class TokenBucket:
+    """Lets `rate` units a second through, and `burst` at once after a rest."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = burst
+        self._at = 0.0
+
+    def fill(self, now: float, start: float) -> None:
+        """Full now; more flows in from `start` on."""
+        self._level = self._burst
+        self._at = max(now, start)
+
+    def wait(self, now: float) -> float:
+        """How long until something may go through, in s; a bucket in debt pays that back first."""
+        self._flow(now)
+        if self._level > 0:
+            return 0.0
+        # A little more than nothing has to be in it.
+        return max(self._at - now, 0.0) + (1 - self._level) / self._rate
+
+    def take(self, now: float, count: float) -> None:
+        """Something goes through: it may be more than is there, which leaves a debt."""
+        self._flow(now)
+        self._level -= count
+
+    def _flow(self, now: float) -> None:
+        if now > self._at:
+            self._level = min(self._level + (now - self._at) * self._rate, self._burst)
+            self._at = now
 
 
 @dataclass
 class UnderWay:
-    """A batch that was sent. Times are monotonic s, `puback` is ms UTC."""
+    """A batch that was sent. `last` and `due` are monotonic s, `sent` and `puback` are ms UTC."""
 
     sequence: int
-    sent: float
+    readings: int
+    size: int
+    live: bool
     message: int
+    last: float
+    due: float
+    sent: int
+    tries: int = 1
     puback: int | None = None
 
 
 class Delivery:
-    """The window of batches under way, in order of their sequences."""
+    """The windows of batches under way. Times called `now` are monotonic s."""
 
-    def __init__(self, resend: float) -> None:
+    def __init__(self, config: DeliveryConfig, resend: float) -> None:
+        self._config = config
         self._resend = resend
+        self._bucket = TokenBucket(config.backlog_rate, config.backlog_burst)
         self._under_way: dict[int, UnderWay] = {}
         self._by_message: dict[int, int] = {}
-        # Highest sequence that was sent on this connection.
-        self.cursor = 0
+        # Highest sequence that is backlog, and the highest ones sent of backlog and live.
+        self._newest = 0
+        self.backlog_cursor = 0
+        self.live_cursor = 0
+        # When the newest of the acknowledged batches was sent, and when the hub last said something.
+        self._proven = 0.0
+        self._heard = 0.0
 
-    def reset(self) -> None:
-        """A new connection: everything is sent again. Times of PUBACK are kept until then only."""
+    def connected(self, newest: int, now: float, start: float) -> None:
+        """A new connection: everything is sent again, what is newer than `newest` first.
+
+        The backlog's bucket is full, so that what a short interruption has left goes at once; it fills up
+        again only `start` s later.
+        """
         self._under_way.clear()
         self._by_message.clear()
-        self.cursor = 0
+        self.backlog_cursor = 0
+        self._newest = self.live_cursor = newest
+        self._proven = 0.0
+        self._heard = now
+        self._bucket.fill(now, now + start)
 
-    @property
-    def room(self) -> int:
-        """How many more batches may be sent now."""
-        return max(WINDOW - len(self._under_way), 0)
+    # What may be sent.
+
+    def live_room(self, now: float) -> int:
+        """How many more live batches may be sent."""
+        return max(LIVE_WINDOW - sum(one.live for one in self._waited_for(now)), 0)
+
+    def is_backlog(self, sequence: int) -> bool:
+        """Whether a batch is older than the connection."""
+        return sequence <= self._newest
+
+    def is_under_way(self, sequence: int) -> bool:
+        """Whether a batch was sent on this connection and not acknowledged yet."""
+        return sequence in self._under_way
+
+    def backlog_wait(self, now: float) -> float | None:
+        """How long until one more batch of backlog may be sent, in s; None until an acknowledgement comes."""
+        ahead = [one for one in self._waited_for(now) if not one.live]
+        if ahead and (
+            len(ahead) >= BACKLOG_WINDOW
+            or sum(one.size for one in ahead) >= BACKLOG_BYTES
+            or sum(one.readings for one in ahead) >= self._config.backlog_burst
+        ):
+            return None
+        return self._bucket.wait(now)
+
+    def _waited_for(self, now: float) -> list[UnderWay]:
+        """The batches that fill the windows. One that is overdue while the hub has acknowledged later ones
+        was refused or has got lost, and must not hold up the others."""
+        return [
+            one
+            for one in self._under_way.values()
+            if one.last >= self._proven or now < one.last + self._resend
+        ]
 
     def overdue(self, now: float) -> list[int]:
-        """Batches to be sent again."""
-        return [one.sequence for one in self._under_way.values() if now - one.sent >= self._resend]
+        """Batches to be sent again, in order of their sequences."""
+        return sorted(one.sequence for one in self._under_way.values() if now >= one.due)
 
-    def sent(self, sequence: int, message: int, now: float) -> None:
-        """A batch was handed to the broker."""
+    def next_due(self) -> float | None:
+        """When the next batch has to be sent again."""
+        return min((one.due for one in self._under_way.values()), default=None)
+
+    # What has happened.
+
+    def sent(self, sequence: int, readings: int, size: int, message: int, now: float, wall: int) -> None:
+        """A batch was handed to the link; `wall` is ms UTC."""
+        live = sequence > self._newest
         before = self._under_way.get(sequence)
-        puback = before.puback if before else None
-        if before is not None:
+        if before is None:
+            due = now + self._resend
+            self._under_way[sequence] = UnderWay(sequence, readings, size, live, message, now, due, wall)
+        else:
             self._by_message.pop(before.message, None)
-        self._under_way[sequence] = UnderWay(sequence, now, message, puback)
+            before.due = now + min(self._resend * 2**before.tries, max(LONGEST_RESEND, self._resend))
+            before.tries += 1
+            before.message, before.last = message, now
         self._by_message[message] = sequence
-        self.cursor = max(self.cursor, sequence)
+        if live:
+            self.live_cursor = max(self.live_cursor, sequence)
+        elif before is None:
+            self.backlog_cursor = max(self.backlog_cursor, sequence)
+            self._bucket.take(now, readings)
+
+    def move_mark(self, newest: int) -> None:
+        """What is not newer than `newest` and was not sent yet is backlog, even if it was sealed later than the
+        connection came up."""
+        self._newest = self.live_cursor = max(newest, self.live_cursor)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether there may be backlog that was not sent yet."""
+        return self.backlog_cursor < self._newest
+
+    def end_backlog(self) -> None:
+        """There is none any more."""
+        self.backlog_cursor = max(self.backlog_cursor, self._newest)
+
+    def skip(self, sequence: int) -> None:
+        """A batch of backlog needs no sending."""
+        self.backlog_cursor = max(self.backlog_cursor, sequence)
+
+    def received(self, message: int, wall: int) -> None:
+        """The broker has a message; `wall` is ms UTC."""
+        one = self._under_way.get(self._by_message.pop(message, 0))
+        if one is not None and one.puback is None:
+            one.puback = wall
+
+    def heard(self, newest: int, now: float) -> None:
+        """The hub has acknowledged something.
+
+        After a long silence that ended just now, what could not be sent meanwhile is backlog as after an
+        outage of the link, and what was sent is soon sent again: nobody knows whether the broker has kept it.
+        """
+        if now - self._heard > self._resend:
+            self.move_mark(newest)
+            for one in self._under_way.values():
+                one.live = False
+                one.due = min(one.due, now + self._resend)
+        self._heard = now
 
     def forget(self, sequence: int) -> UnderWay | None:
-        """A batch needs no more care."""
+        """A batch is committed, or has left the buffer."""
         one = self._under_way.pop(sequence, None)
         if one is not None:
             self._by_message.pop(one.message, None)
+            self._proven = max(self._proven, one.last)
         return one
-
-    def received(self, message: int, now: int) -> None:
-        """The broker has a message."""
-        sequence = self._by_message.pop(message, None)
-        if sequence is not None:
-            self._under_way[sequence].puback = now

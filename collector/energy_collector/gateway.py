@@ -8,20 +8,23 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energy_collector import __version__
-from energy_collector.calibration import Calibration
-from energy_collector.clock import SourceClock
+from energy_collector import __version__, sources
+from energy_collector.clock import SourceClock, Stamper, synchronised
 from energy_collector.config import Config, ConfigError, load
 from energy_collector.control import ControlServer, RequestError
 from energy_collector.journal import Faults, log
 from energy_collector.learned import Learned
 from energy_collector.notify import notify, watchdog_interval
-from energy_collector.operations import Operations, iso
+from energy_collector.operations import Operations, whole
 from energy_collector.poller import PolledMeter
 from energy_collector.polling import Polling
+from energy_collector.processing import Processing
+from energy_collector.stages.calibration import Calibration
+from energy_collector.times import iso
 from energy_collector.writer import Writer
 
 if TYPE_CHECKING:
@@ -31,7 +34,20 @@ if TYPE_CHECKING:
 WRITER_PATIENCE = 90.0
 STATE_TIMEOUT = 30.0
 # What holds for as long as the process runs: a change of these starts it anew.
-FIXED = ("site", "buffer", "control_socket", "metrics_port", "device_mapping", "learned")
+FIXED = (
+    "site",
+    "buffer",
+    "clock",
+    "control_socket",
+    "device_mapping",
+    "learned",
+    "metrics_port",
+    "sources",
+)
+# The longest time for which every sample is given on request, in s.
+MAX_RAW = 86400
+# How often the stages are asked for what is due without a record, in s.
+TICK = 1.0
 
 
 class Gateway:
@@ -47,7 +63,7 @@ class Gateway:
         self._started = int(time.time() * 1000)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises BufferUnusableError or OSError when it cannot start."""
+        """Serve until SIGTERM or SIGINT. Raises OSError when it cannot start."""
         self._writer.open()
         try:
             await self._serve()
@@ -55,22 +71,25 @@ class Gateway:
             self._writer.stop()
 
     async def _serve(self) -> None:
-        newest = self._writer.newest
-        clock = SourceClock(max(newest.values(), default=0))
+        rules = self.config.clock
+        clock = SourceClock(
+            self._writer.newest,
+            settled=self._writer.settled,
+            hold=rules.hold,
+            in_sync=synchronised if rules.require_sync else None,
+        )
+        self._clock = clock
+        self._writer.follow(clock)
+        settled = self._writer.settled
         learned = Learned(self.config.learned, self._faults)
         calibration = Calibration(self.config.device_mapping, learned, self._faults, self._points)
-        self._polling = Polling(
-            clock,
-            lambda point: newest.get(point, 0),
-            lambda records: self._writer.put(calibration.take(records)),
-            self._faults,
-            learned,
-        )
+        self._processing = Processing(calibration, lambda _: settled, self._writer.put, self._faults)
+        self._polling = Polling(clock, lambda _: settled, self._processing.take, self._faults, learned)
         self._operations = Operations(self._polling.buses, self._polling.meters, clock, calibration.apply)
         self._reloading = asyncio.Lock()
         server = ControlServer(self.config.control_socket, self._handle)
         await server.start()
-        await self._polling.apply(self.config)
+        await self._apply(self.config)
         metrics = self._metrics()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -87,7 +106,12 @@ class Gateway:
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._polling.failed()),
             asyncio.create_task(self._watch()),
+            asyncio.create_task(self._tick()),
             asyncio.create_task(self._stop.wait()),
+        ]
+        tasks += [
+            asyncio.create_task(sources.run(source, Stamper(clock, settled), self._processing.take))
+            for source in sources.from_config(self.config)
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -100,6 +124,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._processing.close()
             if metrics is not None:
                 metrics.stop()
             await server.stop()
@@ -114,6 +139,17 @@ class Gateway:
         from energy_collector.metrics import Metrics
 
         return Metrics(self.config.metrics_port, self._status, self._operations.counters)
+
+    async def _apply(self, config: Config) -> list[str]:
+        changed = await self._polling.apply(config)
+        meters = {name: polled.meter for name, polled in self._polling.meters.items()}
+        self._processing.configure(config, meters)
+        return changed
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._processing.tick(self._clock.now())
 
     # The configuration while the service runs.
 
@@ -148,7 +184,7 @@ class Gateway:
             log.info("%s: %s changed, starting anew", self._path, ", ".join(fixed))
             self._stop.set()
             return {"changed": fixed, "restarts": True}
-        changed = await self._polling.apply(config)
+        changed = await self._apply(config)
         self.config = config
         log.info(
             "%s is read again: %s", self._path, f"buses {', '.join(changed)}" if changed else "no bus changed"
@@ -171,7 +207,30 @@ class Gateway:
             return self._operations.counters()
         if request.get("op") == "reload":
             return await self._reload()
+        if request.get("op") == "raw":
+            return self._raw(request)
         return await self._operations.handle(request)
+
+    def _raw(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Every sample of some points for a time, besides the statistics."""
+        meter, points = str(request.get("meter")), request.get("points")
+        seconds = whole(request, "seconds", 1, MAX_RAW)
+        if not isinstance(points, list) or not points:
+            raise RequestError(f"points is {points!r}, not a list of points", "a fault of the client")
+        polled = self._polling.meters.get(meter)
+        known = [] if polled is None else [name.partition("/")[2] for name in polled.meter.points]
+        for point in points:
+            if point not in known:
+                raise RequestError(
+                    f"{meter} has no point {point!r}", f"its points are {', '.join(known) or 'none'}"
+                )
+        until = self._clock.now() + seconds * 1000
+        try:
+            return {"points": self._processing.raw_until(meter, points, until), "until": iso(until)}
+        except KeyError:
+            raise RequestError(
+                f"{meter} has no statistics", "all its samples are stored already; report is not set"
+            ) from None
 
     async def _status(self) -> dict[str, Any]:
         operations = self._operations
@@ -218,4 +277,11 @@ def _meter_status(name: str, meter: PolledMeter) -> dict[str, Any]:
         "last_success": iso(meter.last_success),
         "last_error": meter.last_error,
         "consecutive_failures": meter.failures,
+        "serial": meter.meter.serial,
+        # How late its requests left, against their schedule.
+        "lateness_ms": {"p50": _ms(meter.lateness(0.5)), "p99": _ms(meter.lateness(0.99))},
     }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

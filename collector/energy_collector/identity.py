@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The key that signs batches, and the statement by which the gateway's certificate vouches for it."""
+"""The key that signs batches, and the statement by which the gateway's certificate vouches for it.
+
+Files are read aside, in a child process, and what reads them is imported there only.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ import secrets
 import stat
 from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from energy_collector.aside import aside
 from energy_collector.errors import UnusableError
 
 STATEMENT_PREFIX = b"energy/v1/key\0"
@@ -24,6 +26,12 @@ class IdentityError(UnusableError):
 
 def signing_key(path: Path) -> Ed25519PrivateKey:
     """The Ed25519 key in `path`, made there when it is missing. Raises IdentityError."""
+    return Ed25519PrivateKey.from_private_bytes(aside(lambda: _read_or_make(path)))
+
+
+def _read_or_make(path: Path) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -38,10 +46,20 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
         raise IdentityError(f"{path}: is no PEM private key without a password") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise IdentityError(f"{path}: is no Ed25519 key")
-    return key
+    return _raw(key)
 
 
-def _make(path: Path) -> Ed25519PrivateKey:
+def _raw(key: Ed25519PrivateKey) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return key.private_bytes(
+        serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+    )
+
+
+def _make(path: Path) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
     key = Ed25519PrivateKey.generate()
     data = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -60,10 +78,10 @@ def _make(path: Path) -> Ed25519PrivateKey:
             new.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except FileExistsError:
-        return signing_key(path)
+        return _read_or_make(path)
     except OSError as error:
         raise IdentityError(f"{path}: cannot be made: {error.strerror}") from error
-    return key
+    return _raw(key)
 
 
 def _sync_folder(path: Path) -> None:
@@ -78,6 +96,13 @@ def key_statement(
     key: Ed25519PrivateKey, site: str, certificate: Path, certificate_key: Path
 ) -> dict[str, str]:
     """The `key` of the status message. Raises IdentityError."""
+    return aside(lambda: _statement(key, site, certificate, certificate_key))
+
+
+def _statement(key: Ed25519PrivateKey, site: str, certificate: Path, certificate_key: Path) -> dict[str, str]:
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
     public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     message = STATEMENT_PREFIX + site.encode() + b"\0" + public
     try:

@@ -11,7 +11,7 @@ from energy_collector import quality, serial
 from energy_collector.bus import Bus, BusError
 from energy_collector.bus.errors import ExceptionAnswerError
 from energy_collector.config import MeterConfig
-from energy_collector.journal import log
+from energy_collector.journal import Faults, log
 from energy_collector.learned import Learned
 from energy_collector.profile import Profile, Serial
 from energy_collector.reading import Layout, Record, nulls
@@ -28,7 +28,9 @@ class Poll(NamedTuple):
 
 
 def is_silence(error: BusError) -> bool:
-    """Nobody answers: to ask the same unit for more would only take time."""
+    """Nobody answers: to ask the same unit for more would only take time. A gateway says so with 0x0A and 0x0B."""
+    if isinstance(error, ExceptionAnswerError):
+        return error.code in (0x0A, 0x0B)
     return error.quality in (quality.BAD_NO_ANSWER, quality.BAD_CONNECTION)
 
 
@@ -45,14 +47,15 @@ class Meter(ABC):
     serial number than the one before until the next poll begins: it is about the records of that poll.
     """
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         self.config = config
         self.profile = profile
         self.points: dict[str, str] = {}
         self.counters: dict[str, Counter] = {}
         self.serial: str | None = None
         self.exchanged = False
-        self._learned = learned
+        # Without a file of it, what the meter finds out ends with it.
+        self._learned = learned or Learned(None, Faults())
         # The connection on which the device has told its serial number; None when it has to be asked.
         self._connection: int | None = None
         self._all: Layout | None = None
@@ -79,13 +82,13 @@ class Meter(ABC):
     def unanswered(self, time: int, error: BusError) -> Poll:
         """A poll that brought nothing."""
         if self._all is None:
-            self._all = self._layout(self.points)
+            self._all = self._layout_of(self.points)
         return Poll([nulls(self._all, time, error.quality)], error)
 
     def _name(self, point: str) -> str:
         return f"{self.config.name}/{point}"
 
-    def _layout(self, names: Iterable[str]) -> Layout:
+    def _layout_of(self, names: Iterable[str]) -> Layout:
         points = tuple(names)
         return Layout(points, tuple(self.points[name] for name in points))
 

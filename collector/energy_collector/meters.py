@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from energy_collector import profiles
 from energy_collector.blocks import AnalogueMeter, RegisterMeter
 from energy_collector.config import MeterConfig
-from energy_collector.journal import Faults
 from energy_collector.learned import Learned
 from energy_collector.meter import Meter
 from energy_collector.sunspec import SunSpecMeter
@@ -19,6 +17,6 @@ KINDS: dict[str, type[Meter]] = {
 
 
 def make(config: MeterConfig, learned: Learned | None = None) -> Meter:
-    """The meter of a configuration. Without `learned`, what it finds out ends with it."""
-    profile = profiles.load(config.profile)
-    return KINDS[profile.kind](config, profile, learned or Learned(None, Faults()))
+    """The meter of a configuration."""
+    profile = config.register_map
+    return KINDS[profile.kind](config, profile, learned)

@@ -5,7 +5,6 @@ when none runs."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any
 
 from energy_collector import quality
@@ -17,6 +16,7 @@ from energy_collector.control import RequestError
 from energy_collector.poller import PolledMeter
 from energy_collector.reading import Record, readings
 from energy_collector.sunspec import BASES, MARKER
+from energy_collector.times import iso
 
 MAX_REGISTERS = 125
 MAX_BITS = 2000
@@ -24,14 +24,6 @@ MAX_BITS = 2000
 MAX_OBJECT_REQUESTS = 8
 # A gateway answers with these for a unit that does not.
 GATEWAY_EXCEPTIONS = (0x0A, 0x0B)
-
-
-def iso(time: int | None) -> str | None:
-    """A time in ms as RFC 3339 in UTC."""
-    if time is None:
-        return None
-    moment = datetime.fromtimestamp(time // 1000, timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time % 1000:03d}Z"
 
 
 def whole(request: Mapping[str, Any], key: str, low: int, high: int, default: int | None = None) -> int:

@@ -44,8 +44,9 @@ class Block:
 def plan(spans: Iterable[Span], max_block: int, max_gap: int, cuts: Collection[Cut] = ()) -> list[Block]:
     """Cover all spans with the fewest requests; among plans with as few, the one that reads the fewest registers.
 
-    `max_gap` is the number of registers that cost less to read and forget than a request of their own. A cut
-    through one of the spans does not count: that value can only be read whole. Raises ValueError for a span that is longer than a block.
+    `max_gap` is the number of registers that cost less to read and forget than a request of their own. A cut through
+    one of the spans does not count: that value can only be read whole. Raises ValueError for a span that is longer
+    than a block.
     """
     by_function: dict[int, list[Span]] = {}
     for span in spans:

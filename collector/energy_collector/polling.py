@@ -93,7 +93,7 @@ class Polling:
             floor = max(floor, self._floor)
             polled = self.meters[config.name] = PolledMeter(meter, self._clock, floor)
             meters.append(polled)
-        task = asyncio.create_task(Poller(bus, meters, self._clock, self._sink, self._faults).run())
+        task = asyncio.create_task(Poller(bus, meters, self._sink, self._faults).run())
         task.add_done_callback(self._ended)
         self._running[plan.bus.name] = _Running(plan, task)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -107,6 +106,9 @@ class Section:
 
 def near(word: str, words: Iterable[str]) -> str:
     """The ending of a message about `word` that names the most similar one, where there is one."""
+    # Imported here: good configurations do without.
+    import difflib
+
     match = difflib.get_close_matches(word, list(words), 1)
     return f"; did you mean {match[0]}?" if match else ""
 

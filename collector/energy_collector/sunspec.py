@@ -19,7 +19,7 @@ from energy_collector.plan import Block, Span, plan
 from energy_collector.profile import Point, Profile, Serial, SunSpecModel, point_name
 from energy_collector.reading import Layout, Record, nulls
 from energy_collector.registers import Field, Unpacker
-from energy_collector.values import Conversion
+from energy_collector.values import Conversion, counter
 
 BASES = (40000, 50000, 0)
 MARKER = [0x5375, 0x6E53]
@@ -114,6 +114,7 @@ class Found:
             part.convert = Conversion(
                 part.points, self._meter.config, self._meter.profile, exponents, direction
             )
+            self._meter.set_counters(part.points, exponents)
         self._controls = controls
 
 
@@ -121,7 +122,7 @@ class SunSpecMeter(Meter):
     """A SunSpec device. The models found are kept until the device refuses them or shows others in their place, and
     are looked for anew after every silence or new connection: it may have come back with another layout."""
 
-    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned) -> None:
+    def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
         super().__init__(config, profile, learned)
         self._wanted = [
             point
@@ -135,7 +136,14 @@ class SunSpecMeter(Meter):
 
     def layout(self, points: Sequence[Point]) -> Layout:
         """Of some points."""
-        return self._layout(map(self._full, points))
+        return self._layout_of(map(self._full, points))
+
+    def set_counters(self, points: Sequence[Point], exponents: Sequence[int]) -> None:
+        """How far the counters among some points count, which their scale factors decide as well."""
+        for point, exponent in zip(points, exponents, strict=True):
+            rolls = counter(point, self.config, exponent)
+            if rolls is not None:
+                self.counters[self._full(point)] = rolls
 
     def points_of(self, model: SunSpecModel, length: int) -> list[Point]:
         """Those asked for that lie within a model of `length`, since older devices have shorter ones, and that no
@@ -214,6 +222,10 @@ class SunSpecMeter(Meter):
             self._found = []
             wanted = ", ".join(map(str, known))
             raise ModelNotFoundError(f"the SunSpec map at {base} has none of the models {wanted}")
+        if not self._found:
+            raise ModelNotFoundError(f"the SunSpec map at {base} has none of the points asked for")
+        # Points that this device does not have are not null, there are none.
+        self._all = self.layout([point for found in self._found for point in found.points])
 
     def _first_ids(self) -> set[int]:
         """The models that have what the profile's first model is there for."""

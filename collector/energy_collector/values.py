@@ -62,11 +62,12 @@ def ratio(point: Point, meter: MeterConfig) -> float:
     return factors[point.ratio]
 
 
-def counter(point: Point, meter: MeterConfig) -> Counter | None:
-    """Where a point is a counter that rolls over: how far it counts."""
-    if point.counter_max is None:
+def counter(point: Point, meter: MeterConfig, exponent: int = 0) -> Counter | None:
+    """Where a point is a counter that rolls over: how far it counts. None also for an impossible scale factor."""
+    factor = _factor(exponent)
+    if point.counter_max is None or factor is None:
         return None
-    worth = _exact(point.scale) * _exact(ratio(point, meter))
+    worth = _exact(point.scale) * factor * _exact(ratio(point, meter))
     step = Fraction(0) if point.type.startswith("float") else worth
     return Counter(float(_exact(point.counter_max) * worth), float(step))
 

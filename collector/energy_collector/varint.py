@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 
 class FormatError(ValueError):
@@ -31,6 +32,25 @@ def put_zigzag(out: bytearray, number: int) -> None:
     if not MIN_SIGNED <= number <= MAX_SIGNED:
         raise ValueError(f"{number} does not fit a signed 64-bit integer")
     put_varint(out, (number << 1) ^ (number >> 63))
+
+
+def put_zigzags(out: bytearray, numbers: list[int]) -> None:
+    """Append several, each as `put_zigzag` does. Differences between readings are small: those of one byte are
+    appended together, those of two without a call."""
+    folded = [number + number if number >= 0 else -1 - number - number for number in numbers]
+    if not folded:
+        return
+    if max(folded) < 0x80:
+        out += bytes(folded)
+        return
+    for number in folded:
+        if number < 0x80:
+            out.append(number)
+        elif number < 0x4000:
+            out.append(number & 0x7F | 0x80)
+            out.append(number >> 7)
+        else:
+            put_varint(out, number)
 
 
 def put_string(out: bytearray, text: str) -> None:
@@ -95,7 +115,7 @@ class Reader:
         return list(struct.unpack(f">{count}{code}", rows))
 
 
-def put_planes(out: bytearray, values: list[float], code: str) -> None:
+def put_planes(out: bytearray, values: Sequence[float], code: str) -> None:
     """Append floats of struct code f or d as byte planes: all first bytes, then all second ones, and so
     on."""
     data = struct.pack(f">{len(values)}{code}", *values)

@@ -9,12 +9,21 @@ from pathlib import Path
 
 from wattfleet.paths import BUILD
 
+from tests.fault.rig.exact import Exact
 from tests.fleet.counting import Count
+
+# Lines of each kind that are kept of a rig: what is wrong at all is often wrong a thousand times.
+MOST_FINDINGS = 20
 
 
 @dataclass
 class FaultReport:
-    """Counts over all rounds. `excused`: readings that were in no buffer yet when the polling service died."""
+    """Counts over all rounds.
+
+    `excused`: readings that were in no buffer yet when the polling service died; `dropped`: lost, and counted by the
+    gateway itself; `late`: newer readings that waited for older ones, or a service that did not go on; `evidence`: what
+    the hub found wrong with a chain or an identity. `figures` are measurements that decide nothing.
+    """
 
     name: str
     rounds: int = 0
@@ -26,6 +35,13 @@ class FaultReport:
     doubled: int = 0
     invented: int = 0
     locked_out: int = 0
+    disordered: int = 0
+    mistimed: int = 0
+    late: int = 0
+    evidence: int = 0
+    nulls: int = 0
+    dropped: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
     def add(self, site: str, found: Count) -> None:
@@ -38,10 +54,28 @@ class FaultReport:
         self.invented += len(found.invented)
         self.findings += [f"{site}: {line}" for line in [*found.lost, *found.doubled, *found.invented]]
 
+    def add_exact(self, found: Exact, evidence: list[str]) -> None:
+        """Count a rig in. Lost readings that the gateway has counted as dropped are told, and are no loss."""
+        self.polls += found.polls
+        self.readings += found.readings
+        self.nulls += found.nulls
+        self.excused += found.excused
+        self.lost += max(len(found.lost) - self.dropped, 0)
+        self.doubled += len(found.doubled)
+        self.invented += len(found.invented)
+        self.disordered += len(found.disordered)
+        self.mistimed += len(found.mistimed)
+        self.evidence += len(evidence)
+        for lines in (found.lost, found.doubled, found.invented, found.disordered, found.mistimed, evidence):
+            self.findings += lines[:MOST_FINDINGS]
+
     @property
     def passed(self) -> bool:
-        """Nothing lost, doubled, invented or locked out, and something was measured at all."""
-        return not (self.lost or self.doubled or self.invented or self.locked_out) and self.readings > 0
+        """Nothing lost, doubled, invented or otherwise wrong, and something was measured at all."""
+        wrong = (self.lost, self.doubled, self.invented, self.locked_out)
+        return (
+            not any((*wrong, self.disordered, self.mistimed, self.late, self.evidence)) and self.readings > 0
+        )
 
     def write(self) -> Path:
         """Write the JSON file; returns its path."""

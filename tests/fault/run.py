@@ -1,37 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fault tests at full size: `python tests/fault/run.py [--rounds N] [NAME …]`. `make faults` calls it."""
+"""Fault tests at full size: `python tests/fault/run.py [--rounds N] [--control] [NAME …]`. `make faults` calls it.
+
+Some need a lab fleet, which takes minutes to bring up; the others run real processes on this machine.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.fault import kill_services, power_cut
+from tests.fault import (
+    clock_steps,
+    corrupt_buffer,
+    full_disk,
+    hub_away,
+    kill_collector,
+    kill_ingest,
+    kill_services,
+    lost_acknowledgement,
+    power_cut,
+    restart_broker,
+    wan_delay,
+    wan_loss,
+)
 from tests.fault.report import FaultReport
+from tests.fault.rig import rig
 from tests.fleet.fleet import Fleet
 
-FAULTS: dict[str, Callable[[Fleet, int], FaultReport]] = {
+LAB: dict[str, Callable[[Fleet, int], FaultReport]] = {
     "kill-services": kill_services.run,
     "power-cut": power_cut.run,
 }
+RIG: dict[str, ModuleType] = {
+    "kill-collector": kill_collector,
+    "kill-ingest": kill_ingest,
+    "restart-broker": restart_broker,
+    "lost-acknowledgement": lost_acknowledgement,
+    "wan-loss": wan_loss,
+    "wan-delay": wan_delay,
+    "clock-steps": clock_steps,
+    "full-disk": full_disk,
+    "corrupt-buffer": corrupt_buffer,
+    "hub-away": hub_away,
+}
+
+# Rounds at full size, where they are not told: 200 kills, or about five minutes of what takes its time.
+FULL = {"clock-steps": 5, "wan-loss": 8, "wan-delay": 8, "hub-away": 3, "corrupt-buffer": 10}
+ROUNDS = 20
+# Findings on the screen; the file has more.
+SHOWN = 8
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Inject faults into a lab fleet and count every reading at both ends."
+    names = [*RIG, *LAB]
+    parser = argparse.ArgumentParser(description="Inject faults and count every reading at both ends.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
+    parser.add_argument(
+        "--rounds", type=int, help=f"default: {ROUNDS}, and fewer where a round takes its time"
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(FAULTS)} (default: all)")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--sites", type=int, default=3)
+    parser.add_argument("--sites", type=int, default=3, help="of the lab, for those that need one")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="take the protection away instead, and fail unless the count finds out (not for those of the lab)",
+    )
+    parser.add_argument(
+        "--no-excuse",
+        action="store_true",
+        help="do not excuse readings that were not yet committed when the polling service was killed",
+    )
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in FAULTS]
+    unknown = [name for name in options.names if name not in names]
     if unknown:
-        parser.error(f"unknown fault test {unknown[0]!r}; there are {', '.join(FAULTS)}")
-    fleet = Fleet("faults", options.sites)
+        parser.error(f"unknown fault test {unknown[0]!r}; there are {', '.join(names)}")
+    rig.stop_on_sigterm()
+    rig.EXCUSE_UNCOMMITTED = not options.no_excuse
+    chosen = options.names or names
+    failed = sum(
+        not _run_on_rig(name, options.rounds or FULL.get(name, ROUNDS), options.control)
+        for name in chosen
+        if name in RIG
+    )
+    in_lab = [name for name in chosen if name in LAB]
+    if in_lab and not options.control:
+        failed += _run_in_lab(in_lab, options.rounds or ROUNDS, options.sites)
+    return 1 if failed else 0
+
+
+def _run_on_rig(name: str, rounds: int, control: bool) -> bool:
+    """Whether it found what it should."""
+    print(f"==> {name}{': without the protection' if control else ''}", flush=True)
+    start = time.monotonic()
+    module = RIG[name]
+    try:
+        report: FaultReport = module.control() if control else module.run(rounds)
+    except AssertionError as error:
+        # The rig waited in vain for one of its parts: that is a finding, too, but never a red control.
+        report = FaultReport(name, rounds, findings=[str(error)])
+        report.write()
+        print(f"    {error}")
+        return False
+    report.figures["seconds"] = round(time.monotonic() - start, 1)
+    _tell(report)
+    if control:
+        print(
+            "    red, as it has to be"
+            if not report.passed
+            else "    GREEN: the count does not see this fault"
+        )
+        return not report.passed
+    return report.passed
+
+
+def _run_in_lab(names: list[str], rounds: int, sites: int) -> int:
+    fleet = Fleet("faults", sites)
     fleet.down()
     failed = 0
     try:
@@ -39,22 +127,35 @@ def main() -> int:
         result = fleet.play("site")
         if not result.ok:
             sys.exit(f"the fleet could not be provisioned, see {result.log}")
-        for name in options.names or list(FAULTS):
+        for name in names:
             print(f"==> {name}", flush=True)
-            report = FAULTS[name](fleet, options.rounds)
-            target = report.write()
-            print(
-                f"    {report.faults} faults, {report.readings} readings: {report.lost} lost, "
-                f"{report.doubled} doubled, {report.invented} invented, {report.excused} excused, "
-                f"{report.locked_out} locked out; {target.name}"
-            )
-            for line in report.findings[:20]:
-                print(f"    {line}")
+            report = LAB[name](fleet, rounds)
+            _tell(report)
             failed += not report.passed
     finally:
         fleet.down()
-    return 1 if failed else 0
+    return failed
+
+
+def _tell(report: FaultReport) -> None:
+    """Write the report, and say what is in it."""
+    target = report.write()
+    print(
+        f"    {report.faults} faults, {report.readings} readings: {report.lost} lost, {report.doubled} doubled, "
+        f"{report.invented} invented, {report.disordered} out of order, {report.mistimed} with a wrong time, "
+        f"{report.late} late, {report.evidence} pieces of evidence, {report.excused} excused, "
+        f"{report.dropped} dropped and counted, {report.locked_out} locked out; {target.name}"
+    )
+    for name, figure in report.figures.items():
+        print(f"    {name}: {figure:g}")
+    for line in report.findings[:SHOWN]:
+        print(f"    {line}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = 130
+        print("interrupted; everything is cleaned up", file=sys.stderr)
+    sys.exit(code)

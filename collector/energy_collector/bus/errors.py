@@ -25,11 +25,15 @@ EXCEPTIONS = {
         "no device answers behind the gateway: check its power, unit id, baud rate and wiring",
     ),
 }
+# A gateway answers with these in place of a unit that does not.
+GATEWAY_EXCEPTIONS = (0x0A, 0x0B)
 
 
 class BusError(Exception):
     """A request that brought no value. `kind` counts it, `quality` marks the readings, `cause` helps to
-    mend it."""
+    mend it. `is_silence` says that the unit itself did not answer."""
+
+    is_silence = False
 
     def __init__(self, kind: str, text: str, cause: str, code: int) -> None:
         super().__init__(text)
@@ -40,13 +44,32 @@ class BusError(Exception):
 
 
 class TimedOutError(BusError):
-    """No answer in time."""
+    """No answer in time; `came` bytes of one, perhaps. `is_cut` says that the unit was given less than its
+    time-out, so that others were not late."""
 
-    def __init__(self, timeout: float) -> None:
+    is_silence = True
+
+    def __init__(self, timeout: float, came: int = 0, *, is_cut: bool = False) -> None:
+        text = f"REGISTER_READ_FAILURE: no answer within {timeout * 1000:.0f} ms"
+        if is_cut:
+            text = "REGISTER_READ_FAILURE: no answer in the time that the other meters of the bus leave"
+        cause = "check the device's power, its unit id, and the wiring"
+        if came:
+            text = f"REGISTER_READ_FAILURE: the answer ended after {came} bytes"
+            cause = "check the wiring, and the time after which the gateway takes a frame to be complete"
+        super().__init__("timeouts", text, cause, quality.BAD_NO_ANSWER)
+
+
+class StillLateError(BusError):
+    """The unit was not asked, because an older answer of it may still come and be taken for the new one."""
+
+    is_silence = True
+
+    def __init__(self) -> None:
         super().__init__(
-            "timeouts",
-            f"REGISTER_READ_FAILURE: no answer within {timeout * 1000:.0f} ms",
-            "check the device's power, its unit id, and the wiring",
+            "held",
+            "REGISTER_READ_FAILURE: not asked again yet, a late answer may still come",
+            "check the device's power and wiring; where it is only slow, raise the timeout of its bus",
             quality.BAD_NO_ANSWER,
         )
 
@@ -59,10 +82,15 @@ class ExceptionAnswerError(BusError):
         label = f"Modbus Error 0x{code:02X}"
         super().__init__("exceptions", f"{label}: {name}", cause, quality.BAD_DEVICE_FAILURE)
         self.code = code
+        self.is_silence = code in GATEWAY_EXCEPTIONS
 
 
 class BadFrameError(BusError):
-    """Bytes came that are no answer to our request."""
+    """Bytes came that are no answer to our request. `transaction` is that of the exchange they were meant for,
+    where that is known; `is_whole` says that they were its answer, spoilt, so that no other one will come."""
+
+    transaction: int | None = None
+    is_whole = False
 
     def __init__(self, text: str, *, crc: bool = False) -> None:
         if crc:
@@ -75,7 +103,8 @@ class BadFrameError(BusError):
 
 
 class NoConnectionError(BusError):
-    """The endpoint cannot be reached, or has hung up."""
+    """The endpoint cannot be reached, or has hung up; `had_answered` says that it was on a connection that had
+    worked until then."""
 
     CAUSES = (
         (
@@ -100,7 +129,8 @@ class NoConnectionError(BusError):
         ),
     )
 
-    def __init__(self, endpoint: str, error: OSError) -> None:
+    def __init__(self, endpoint: str, error: OSError, *, had_answered: bool = False) -> None:
+        self.had_answered = had_answered
         label = errno.errorcode.get(error.errno or 0, "CONNECTION_LOST")
         cause = "the device or a router in between hung up; the connection is opened again at the next poll"
         for codes, known_label, known_cause in self.CAUSES:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection that bytes go through: a TCP socket or a serial device. It knows nothing of Modbus."""
+"""A connection that bytes go through: a TCP socket or a serial device. It knows nothing of Modbus.
+
+It works on the file descriptor itself: a transport of asyncio closes its socket some time after it was told to,
+and a gateway with a single place would refuse the connection that is to replace it.
+"""
 
 from __future__ import annotations
 
@@ -8,134 +12,165 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 import termios
+import time
 import tty
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from energy_collector.config import BusConfig
 
-KEEPALIVE_IDLE = 30
 KEEPALIVE_INTERVAL = 10
 KEEPALIVE_COUNT = 3
+# More than any answer; what is left over is read at the next turn of the loop.
+READ_SIZE = 4096
 
 
-class Line:
-    """What has arrived waits in `buffer`. All methods raise OSError when the connection is gone."""
+class Line(ABC):
+    """What has arrived waits in `buffer`; `listener` is called after each arrival, and when the line is lost.
 
-    def __init__(self) -> None:
+    `heard` is when the last bytes came, on the monotonic clock.
+    """
+
+    def __init__(self, handle: int) -> None:
         self.buffer = bytearray()
-        self._arrived = asyncio.Event()
-        self._gone: OSError | None = None
+        self.heard = time.monotonic()
+        # Why the other end is gone; None while it is there.
+        self.lost: OSError | None = None
+        self.listener: Callable[[], None] = lambda: None
+        self._handle = handle
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(handle, self._arrived)
 
+    @abstractmethod
     def write(self, data: bytes) -> None:
-        """Send everything."""
-        raise NotImplementedError
+        """Send everything. Raises OSError when the connection is gone."""
+
+    @abstractmethod
+    def _read(self) -> bytes:
+        """What is there; empty at the end."""
+
+    @abstractmethod
+    def _end(self) -> OSError:
+        """What the end of the stream means."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Close the descriptor."""
 
     def close(self) -> None:
-        """Hang up; may be called twice."""
-        raise NotImplementedError
+        """Hang up, at once; may be called twice."""
+        if self._handle >= 0:
+            self._loop.remove_reader(self._handle)
+            self._handle = -1
+            self._release()
 
-    async def more(self, timeout: float) -> bool:
-        """Wait for more bytes; False when none came within `timeout` seconds."""
-        if self._gone is None and not self._arrived.is_set():
-            try:
-                await asyncio.wait_for(self._arrived.wait(), max(timeout, 0))
-            except asyncio.TimeoutError:
-                return False
-        if self._gone is not None:
-            raise self._gone
-        self._arrived.clear()
-        return True
+    def lose(self, error: OSError) -> None:
+        """The connection is of no use any more."""
+        if self.lost is None:
+            self.lost = error
+            self.close()
+            self.listener()
 
-    def discard(self) -> int:
-        """Forget what has arrived, and tell how many bytes it was."""
-        count = len(self.buffer)
-        self.buffer.clear()
-        self._arrived.clear()
-        return count
-
-    @property
-    def gone(self) -> bool:
-        """Whether the other end has hung up."""
-        return self._gone is not None
-
-    def _feed(self, data: bytes) -> None:
+    def _arrived(self) -> None:
+        try:
+            data = self._read()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lose(error)
+            return
+        if not data:
+            self.lose(self._end())
+            return
+        self.heard = time.monotonic()
         self.buffer += data
-        self._arrived.set()
-
-    def _lose(self, error: OSError) -> None:
-        if self._gone is None:
-            self._gone = error
-            self._arrived.set()
-
-
-class _Receiver(asyncio.Protocol):
-    def __init__(self, line: TcpLine) -> None:
-        self._line = line
-
-    def data_received(self, data: bytes) -> None:
-        self._line._feed(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        lost = (
-            exc
-            if isinstance(exc, OSError)
-            else ConnectionResetError(errno.ECONNRESET, "closed by the device")
-        )
-        self._line._lose(lost)
+        self.listener()
 
 
 class TcpLine(Line):
-    """A TCP connection with keepalive, so that a peer that vanished is noticed."""
+    """A TCP connection. A peer that vanished is noticed by keepalive while we are silent, and by the time that
+    what we sent stays unacknowledged while we are not."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._transport: asyncio.Transport | None = None
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        super().__init__(sock.fileno())
 
     @classmethod
-    async def open(cls, host: str, port: int, timeout: float) -> TcpLine:
-        """Connect within `timeout` seconds."""
-        line = cls()
-        loop = asyncio.get_running_loop()
-        connecting = loop.create_connection(lambda: _Receiver(line), host, port)
+    async def open(cls, config: BusConfig, timeout: float) -> TcpLine:
+        """Connect within `timeout` seconds, to the first of the name's addresses that answers."""
         try:
-            transport, _ = await asyncio.wait_for(connecting, timeout)
+            return await asyncio.wait_for(cls._connect(config), timeout)
         except asyncio.TimeoutError as error:
-            raise OSError(errno.ETIMEDOUT, f"no connection within {timeout:g} s") from error
+            raise OSError(errno.ETIMEDOUT, "no answer") from error
+
+    @classmethod
+    async def _connect(cls, config: BusConfig) -> TcpLine:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise OSError(errno.EHOSTUNREACH, f"the name {host} has no address") from error
-        line._transport = transport
-        _tune(transport.get_extra_info("socket"))
-        return line
+            raise OSError(errno.EHOSTUNREACH, f"the name {config.host} has no address") from error
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                _tune(sock, config)
+                await loop.sock_connect(sock, address)
+                return cls(sock)
+            except OSError as error:
+                sock.close()
+                failure = failure or error
+            except BaseException:
+                sock.close()
+                raise
+        raise failure or OSError(errno.EHOSTUNREACH, f"the name {config.host} has no address")
 
     def write(self, data: bytes) -> None:
-        """Send everything."""
-        if self._gone is not None:
-            raise self._gone
-        if self._transport is not None:
-            self._transport.write(data)
+        """Send everything: a request is far shorter than the kernel's buffer, unless nobody reads it."""
+        if self.lost is not None:
+            raise self.lost
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lose(error)
+            raise
+        if sent != len(data):
+            self.lose(OSError(errno.ETIMEDOUT, "the device takes no more bytes"))
+            raise self.lost or OSError(errno.ETIMEDOUT)
 
-    def close(self) -> None:
-        """Reset the connection: a gateway with few sockets gets its own back at once."""
-        if self._transport is not None:
-            self._transport.abort()
+    def _read(self) -> bytes:
+        return self._socket.recv(READ_SIZE)
+
+    def _end(self) -> OSError:
+        return OSError(errno.ECONNRESET, "closed by the device")
+
+    def _release(self) -> None:
+        self._socket.close()
 
 
-def _tune(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
+def _tune(sock: socket.socket, config: BusConfig) -> None:
+    for level, option, value in (
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, config.keepalive),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT),
+        # A peer that has lost its power acknowledges nothing; left alone the kernel repeats for 15 minutes.
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(config.user_timeout * 1000)),
+    ):
+        sock.setsockopt(level, option, value)
+    # Closing resets: a gateway with few sockets gets its own back at once, and not after a goodbye that it may
+    # be too busy to answer.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class SerialLine(Line):
     """A serial device, opened exclusively."""
-
-    def __init__(self, handle: int) -> None:
-        super().__init__()
-        self._handle = handle
-        self._open = True
-        asyncio.get_running_loop().add_reader(handle, self._read)
 
     @classmethod
     def open(cls, config: BusConfig) -> SerialLine:
@@ -151,39 +186,54 @@ class SerialLine(Line):
             raise
         return cls(handle)
 
+    def __init__(self, handle: int) -> None:
+        self._device = handle
+        super().__init__(handle)
+
     def write(self, data: bytes) -> None:
         """Send everything: a request is far shorter than the kernel's buffer."""
-        if self._gone is not None:
-            raise self._gone
-        os.write(self._handle, data)
-
-    def close(self) -> None:
-        """Give the device back."""
-        if self._open:
-            self._open = False
-            asyncio.get_running_loop().remove_reader(self._handle)
-            os.close(self._handle)
-
-    def _read(self) -> None:
+        if self.lost is not None:
+            raise self.lost
         try:
-            data = os.read(self._handle, 4096)
+            sent = os.write(self._device, data)
         except BlockingIOError:
-            return
+            sent = 0
         except OSError as error:
-            self._fail(error)
-            return
-        if data:
-            self._feed(data)
-        else:
-            self._fail(OSError(errno.ENODEV, "the serial device is gone"))
+            self.lose(_pulled(error))
+            raise self.lost or error from error
+        if sent != len(data):
+            self.lose(OSError(errno.EIO, "the serial device takes no more bytes"))
+            raise self.lost or OSError(errno.EIO)
 
-    def _fail(self, error: OSError) -> None:
-        self.close()
-        self._lose(error)
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._device, READ_SIZE)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise _pulled(error) from error
+
+    def _end(self) -> OSError:
+        return OSError(errno.ENODEV, "the serial device is gone")
+
+    def _release(self) -> None:
+        os.close(self._device)
+
+
+def _pulled(error: OSError) -> OSError:
+    # A USB adapter that is pulled out gives EIO to whoever still holds it.
+    if error.errno in (errno.EIO, errno.ENXIO):
+        return OSError(errno.ENODEV, "the serial device is gone")
+    return error
 
 
 def _set_up(handle: int, config: BusConfig) -> None:
+    # TIOCEXCL keeps out whoever comes later, except root; the lock keeps out a second collector of root's too.
     fcntl.ioctl(handle, termios.TIOCEXCL)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(errno.EBUSY, "another program holds the serial device") from error
     tty.setraw(handle, termios.TCSANOW)
     settings = termios.tcgetattr(handle)
     speed = getattr(termios, f"B{config.baudrate}")

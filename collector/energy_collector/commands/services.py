@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 
 from energy_collector import config
@@ -14,6 +13,9 @@ from energy_collector.journal import set_up
 
 def gateway(options: argparse.Namespace) -> int:
     """Poll the meters until told to stop."""
+    # Imported here: the delivering service has no need of asyncio and of what talks to meters.
+    import asyncio
+
     from energy_collector.gateway import Gateway
 
     settings = config.load(options.config)
@@ -29,9 +31,10 @@ def gateway(options: argparse.Namespace) -> int:
 def persistence(options: argparse.Namespace) -> int:
     """Deliver what is stored until told to stop."""
     # Imported here: the polling service has no need of TLS and MQTT, and saves their memory.
+    from energy_collector.aside import aside
     from energy_collector.persistence import Persistence
 
-    settings = config.load(options.config)
+    settings = aside(lambda: config.load(options.config))
     _become_service()
     Persistence(settings).run()
     return OK

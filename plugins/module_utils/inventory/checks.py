@@ -14,17 +14,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from . import collector_checks
+from .findings import Finding, dig, text_at
 from .kinds import suggestion, unknown_word
 from .profiles import Profiles
-
-Steps = tuple[str | int, ...]
-
-
-class Finding(NamedTuple):
-    """A fault that does not know its line yet."""
-
-    steps: Steps
-    message: str
 
 
 class Network(NamedTuple):
@@ -57,20 +50,6 @@ def network_of(text: str) -> Network:
     address = address_number(host)
     mask = (1 << 32 - prefix) - 1
     return Network(address, address & ~mask, address | mask, prefix)
-
-
-def dig(values: Any, *steps: str | int) -> Any:
-    """The value at ``steps``, or None where a step is missing or was refused."""
-    for step in steps:
-        if not isinstance(values, dict):
-            return None
-        values = values.get(step)
-    return values
-
-
-def text_at(values: Any, *steps: str | int) -> str | None:
-    value = dig(values, *steps)
-    return value if isinstance(value, str) else None
 
 
 @lru_cache(maxsize=None)
@@ -139,6 +118,7 @@ class SiteChecks:
         yield from self._networks(site)
         yield from self._buses(site)
         yield from self._meters(site)
+        yield from collector_checks.findings(site)
 
     def _ring(self, site: Mapping[str, Any]) -> Iterator[Finding]:
         ring = text_at(site, "ring")

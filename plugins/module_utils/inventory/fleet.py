@@ -13,6 +13,7 @@ from typing import Any
 
 from . import checks
 from .document import Fault, Faults, compose, decode, locate
+from .findings import Finding, text_at
 from .kinds import Record
 from .profiles import Profiles
 from .schema import schemas
@@ -50,7 +51,7 @@ class _Document:
     values: Any
     faults: Faults
 
-    def add(self, finding: checks.Finding) -> None:
+    def add(self, finding: Finding) -> None:
         path = ""
         for step in finding.steps:
             path += f"[{step}]" if isinstance(step, int) else f".{step}"
@@ -125,7 +126,7 @@ def _read(file: Path, shown: str, schema: Record, defaults: dict[str, Any] | Non
 def _read_sites(file: Path, fleet: _Document, schema: Record) -> dict[str, _Document]:
     """The documents of the fleet's folder by name without suffix; notes what is wrong with the folder."""
     facts = fleet.values if isinstance(fleet.values, dict) else {}
-    name = checks.text_at(facts, "sites")
+    name = text_at(facts, "sites")
     if name is None:
         return {}
     folder = file.parent / name
@@ -133,7 +134,7 @@ def _read_sites(file: Path, fleet: _Document, schema: Record) -> dict[str, _Docu
         entries = sorted(folder.iterdir())
     except OSError as error:
         fleet.add(
-            checks.Finding(("sites",), f'found "{name}", which cannot be read as a folder: {error.strerror}')
+            Finding(("sites",), f'found "{name}", which cannot be read as a folder: {error.strerror}')
         )
         return {}
     defaults = facts.get("defaults")
@@ -147,14 +148,14 @@ def _read_sites(file: Path, fleet: _Document, schema: Record) -> dict[str, _Docu
             )
         elif entry.suffix in (".yaml", ".json"):
             fleet.add(
-                checks.Finding(("sites",), f"found {name}/{entry.name}, expected site files to end with .yml")
+                Finding(("sites",), f"found {name}/{entry.name}, expected site files to end with .yml")
             )
         elif entry.is_dir():
             fleet.add(
-                checks.Finding(("sites",), f"found the folder {name}/{entry.name}, expected only site files")
+                Finding(("sites",), f"found the folder {name}/{entry.name}, expected only site files")
             )
     if not documents:
         fleet.add(
-            checks.Finding(("sites",), f'found no site file in "{name}", expected at least one <site>.yml')
+            Finding(("sites",), f'found no site file in "{name}", expected at least one <site>.yml')
         )
     return documents

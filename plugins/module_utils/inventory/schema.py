@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from .collector_keys import collector, device_mapping
 from .kinds import (
     FLEET,
     OPTIONAL,
@@ -79,6 +80,7 @@ USER = Text('a user name such as "admin"', r"[a-z_][a-z0-9_-]{0,31}")
 DEVICE = Text('a device path such as "/dev/ttyS0"', r"/dev/[A-Za-z0-9/_.:-]+")
 FOLDER = Text('a folder beside the fleet file such as "sites"', r"[A-Za-z0-9_.-][A-Za-z0-9_./ -]*")
 UNIT = Text('a unit in UCUM such as "Cel", "bar" or "%"', rf"{_NO_TEMPLATE}[!-~]+", limit=40)
+POINT_NAME = Text('a point of the profile such as "active_power"', r"[a-z0-9]+(?:[_-][a-z0-9]+)*", limit=63)
 CHANNEL_NAME = replace(PART_NAME, expected=PART_NAME.expected.replace("main", "flow-temperature"))
 
 INTERVAL = Number(0.1, 3600, "(seconds)")
@@ -211,6 +213,21 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             "Meters",
             "Every meter, inverter, battery or analogue input module that is read.",
         ),
+        "collector": Key(
+            collector(),
+            "Collector",
+            "Settings of the collector; what is left out is as the collector's own default.",
+            OPTIONAL,
+            examples=({"buffer": {"commit_interval": 10}},),
+        ),
+        "device_mapping": Key(
+            device_mapping(),
+            "Calibrations",
+            "Multipliers and offsets by point, each from a moment on. They take effect at once; the raw "
+            "value is kept beside the corrected one.",
+            OPTIONAL,
+            examples=({"main/active_power": [{"from": "2026-01-31T12:00:00Z", "multiplier": 1.02}]},),
+        ),
     }
 
 
@@ -322,7 +339,15 @@ def _bus() -> Variants:
             1.0,
             (1.0,),
         )
-        return Record(start | keys | {"timeout": timeout}, f"a mapping of the keys of a bus of type {kind}")
+        gap = Key(
+            Number(0, 1, "(seconds)"),
+            "Request gap",
+            "Seconds of rest between two requests, for devices that need it.",
+            OPTIONAL,
+            examples=(0.05,),
+        )
+        end = {"timeout": timeout, "request_gap": gap}
+        return Record(start | keys | end, f"a mapping of the keys of a bus of type {kind}")
 
     socket = {
         "host": Key(
@@ -332,7 +357,22 @@ def _bus() -> Variants:
             examples=("192.168.10.20",),
         ),
         "port": Key(PORT, "Port", "The device's TCP port.", OPTIONAL, 502, (502,)),
+        "connect_delay": Key(
+            Number(0, 10, "(seconds)"),
+            "Connect delay",
+            "Seconds between the connection and the first request, for gateways that need it.",
+            OPTIONAL,
+            examples=(0.1,),
+        ),
     }
+    pipeline = Key(
+        Number(1, 16, whole=True),
+        "Requests under way",
+        "How many requests may be under way at once. More than 1 only where the device allows it; a serial "
+        "gateway does not.",
+        OPTIONAL,
+        examples=(4,),
+    )
     serial = {
         "device": Key(DEVICE, "Device", "The serial port.", examples=("/dev/ttyS0",)),
         "baudrate": Key(
@@ -357,7 +397,9 @@ def _bus() -> Variants:
         "type",
         {
             "modbus-tcp": record(
-                "modbus-tcp", "Modbus TCP: a device or a gateway that speaks Modbus TCP.", socket
+                "modbus-tcp",
+                "Modbus TCP: a device or a gateway that speaks Modbus TCP.",
+                socket | {"pipeline": pipeline},
             ),
             "rtu-over-tcp": record(
                 "rtu-over-tcp", "RTU frames through a TCP connection: a transparent serial server.", socket
@@ -409,6 +451,42 @@ def _meter(profiles: tuple[str, ...]) -> Record:
                 "Seconds between two polls of this meter; the site's `interval` when left out.",
                 OPTIONAL,
                 examples=(1,),
+            ),
+            "points": Key(
+                Listing(POINT_NAME, "a list of at least one point", minimum=1, distinct=True),
+                "Points",
+                "The points that are read; all of the profile when left out.",
+                OPTIONAL,
+                examples=(["active_power", "energy_import"],),
+            ),
+            "report": Key(
+                Number(1, 86400, "(seconds)"),
+                "Reporting interval",
+                "Mean, lowest, highest and RMS over so many seconds travel instead of each sample. A multiple "
+                "of the polling interval.",
+                OPTIONAL,
+                examples=(60,),
+            ),
+            "raw": Key(
+                Listing(POINT_NAME, "a list of at least one point", minimum=1, distinct=True),
+                "Raw points",
+                "Points whose every sample travels all the same; only together with `report`.",
+                OPTIONAL,
+                examples=(["active_power"],),
+            ),
+            "nominal_voltage": Key(
+                Number(1, 1e6, "(V)"),
+                "Nominal voltage",
+                "Phase to neutral. With it voltage sags, swells, interruptions and unbalance are reported.",
+                OPTIONAL,
+                examples=(230,),
+            ),
+            "max_power": Key(
+                Number(1, 1e10, "(W)"),
+                "Highest power",
+                "What can flow here at most: tells a counter that rolls over from one that was reset.",
+                OPTIONAL,
+                examples=(250000,),
             ),
             "ct_ratio": Key(
                 RATIO,
@@ -484,7 +562,7 @@ def _channel() -> Record:
 
 # What one site alone can have; a default for it would be wrong for every other site.
 _NO_DEFAULT = {
-    "": ("site", "name", "redundancy_pair", "buses", "meters"),
+    "": ("site", "name", "redundancy_pair", "buses", "meters", "device_mapping"),
     ".gateway": ("address",),
     ".network.wan": ("address", "gateway"),
 }

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from energy_collector.buffer import Buffer
 from energy_collector.identity import signing_key
-from energy_collector.reading import Reading
+from energy_collector.reading import Layout, Record
 
 POINTS = 7
 
 
 def append(buffer: Buffer, journal: int) -> None:
     """Append rounds of readings; a round is written down once its commit has returned."""
-    start = max(buffer.newest().values(), default=0) + 1
-    for time_ms in itertools.count(start):
-        buffer.append([Reading(f"m/p{index}", "W", time_ms, float(index), 0) for index in range(POINTS)])
+    layout = Layout(tuple(f"m/p{index}" for index in range(POINTS)), ("W",) * POINTS)
+    for time_ms in itertools.count(buffer.newest() + 1):
+        buffer.append([Record(layout, time_ms, [float(index) for index in range(POINTS)])])
         os.write(journal, f"{time_ms}\n".encode())
 
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import copy
 import datetime as dt
+import ipaddress
 import os
 import queue
 import signal
@@ -26,6 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from energy_collector.config import Config, parse
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -56,6 +58,8 @@ class Authority:
 
     def __init__(self, folder: Path, name: str = "test-ca") -> None:
         self.folder = folder
+        # What the certificates are good for beside the name localhost.
+        self.addresses: list[str] = []
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = self._sign(self.name, self.key.public_key(), is_authority=True)
@@ -75,8 +79,9 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
         if not is_authority:
-            names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-            builder = builder.add_extension(names, critical=False)
+            names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+            names += [x509.IPAddress(ipaddress.ip_address(one)) for one in self.addresses]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
     def issue(self, name: str, *, use_rsa: bool = False) -> tuple[Path, Path]:
@@ -160,7 +165,7 @@ class FakeHub:
         self._client.on_connect = lambda client, *_: client.subscribe(f"energy/v1/{site}/#", qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._take
-        self._client.reconnect_delay_set(0.1, 0.5)
+        self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]  # seconds, whole or not
         self._client.connect("localhost", broker.port)
         self._client.loop_start()
         assert self._ready.wait(PATIENCE)
@@ -208,7 +213,7 @@ class ModbusServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)  # type: ignore[no-untyped-call]
         self._thread.join(PATIENCE)
 
 
@@ -312,3 +317,10 @@ def running(*services: Service) -> Iterator[None]:
     finally:
         for service in services:
             service.kill()
+
+
+def config_of(folder: Path, **meter: Any) -> Config:
+    """A configuration of one meter, `main`, with these keys changed or added."""
+    changed = document(folder)
+    changed["meters"][0].update(meter)
+    return parse(changed)

@@ -6,10 +6,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import struct
 import time
 import tty
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -19,51 +18,9 @@ from energy_collector.bus.errors import NoConnectionError
 from energy_collector.config import BusConfig, MeterConfig
 from energy_collector.meters import make
 from energy_collector.reading import readings
-from pymodbus.framer import FramerRTU
 
 from .collector_support import ModbusServer, free_port, holding_device, input_device
-
-Answerer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
-
-
-def crc(frame: bytes) -> bytes:
-    return frame + FramerRTU.compute_CRC(frame).to_bytes(2, "big")
-
-
-def registers(unit: int, *numbers: int) -> bytes:
-    return bytes([unit, 3, 2 * len(numbers)]) + struct.pack(f">{len(numbers)}H", *numbers)
-
-
-def mbap(transaction: int, frame: bytes) -> bytes:
-    return struct.pack(">HHH", transaction, 0, len(frame)) + frame
-
-
-class Peer:
-    """A server that answers each request frame as the test says."""
-
-    def __init__(self, answer: Answerer, size: int) -> None:
-        self._answer = answer
-        self._size = size
-        self.requests: list[bytes] = []
-        self.connections = 0
-
-    async def __aenter__(self) -> Peer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while True:
-                request = await reader.readexactly(self._size)
-                self.requests.append(request)
-                await self._answer(request, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+from .modbus_peers import Peer, crc, mbap, registers
 
 
 def rtu_bus(port: int, timeout: float = 0.2) -> Bus:
@@ -137,7 +94,7 @@ GOOD = crc(registers(1, 42))
         (crc(bytes([1, 4, 2, 0, 42])), "frame_errors", "function 3 was asked for, 4 answers"),
         (crc(bytes([1, 3, 1, 0, 42])), "frame_errors", "1 bytes announced"),
         (GOOD + b"\x00", "frame_errors", "1 bytes follow the answer"),
-        (GOOD[:4], "timeouts", "REGISTER_READ_FAILURE"),
+        (GOOD[:4], "timeouts", "REGISTER_READ_FAILURE: the answer ended after 4 bytes"),
         (crc(bytes([1, 0x83, 2])), "exceptions", "Modbus Error 0x02: illegal data address"),
         (crc(bytes([1, 0x83, 0x0B])), "exceptions", "Modbus Error 0x0B"),
     ],

@@ -6,15 +6,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
-from energy_collector import quality
-from energy_collector.calibration import Calibration, MappingError, load
+from energy_collector import control, quality
+from energy_collector.buffer import Buffer
 from energy_collector.journal import Faults
 from energy_collector.learned import Learned
 from energy_collector.reading import Layout, Record, readings
+from energy_collector.stages.calibration import Calibration, MappingError, load
+
+from .collector_support import ModbusServer, Service, input_device, running, wait_for
+from .collector_support import document as service_document
 
 LAYOUT = Layout(("main/active_power", "main/energy_import", "main/frequency"), ("W", "W.h", "Hz"))
 POINTS = set(LAYOUT.points)
@@ -195,12 +200,63 @@ def test_a_counter_that_steps_with_its_calibration_says_so(tmp_path: Path) -> No
     asyncio.run(run())
 
 
+def test_a_step_is_told_by_the_first_reading_that_counts(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.write({"main/energy_import": [{"from": FROM, "multiplier": 1.1}]})
+    assert (
+        site.take(YEAR, codes=bytes([quality.BAD_NO_ANSWER] * 3))["energy_import"][1] == quality.BAD_NO_ANSWER
+    )
+    # One that does not count, by what the stage of the counters says.
+    assert (
+        site.take(YEAR + 1, codes=bytes([0, quality.UNCERTAIN, 0]))["energy_import"][1] == quality.UNCERTAIN
+    )
+    site.calibration.apply([Record(LAYOUT, YEAR + 2, (1.0, 1.0, 1.0))])
+    assert site.take(YEAR + 2)["energy_import"] == (5500.0, quality.UNCERTAIN_COUNTER_RESET)
+    assert site.take(YEAR + 3)["energy_import"] == good(5500.0)
+
+
 def test_who_only_looks_sees_calibrated_values_and_uses_nothing_up(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.write(power())
     (seen,) = site.calibration.apply([Record(LAYOUT, YEAR, (100.0, 1.0, 1.0))])
     assert seen.values[0] == 98.5
     assert "active_power_multiplier" in site.take(YEAR)
+
+
+def test_the_running_service_applies_a_new_file(tmp_path: Path) -> None:
+    floats = list(struct.unpack(">2H", struct.pack(">f", 100.0))) * 120
+    mapping = tmp_path / "device_mapping.json"
+    with ModbusServer([input_device(1, 0, floats)]) as server:
+        buses = [{"name": "hall", "type": "modbus-tcp", "host": "127.0.0.1", "port": server.port}]
+        config = service_document(tmp_path, buses=buses, interval=0.2, device_mapping=str(mapping))
+        with running(Service("gateway", tmp_path, config)):
+            wait_for(lambda: series(tmp_path, "active_power"), "the meter is polled")
+            mapping.write_text(json.dumps(power()))
+            wait_for(lambda: series(tmp_path, "active_power_offset"), "the calibration is told")
+            wait_for(lambda: len(series(tmp_path, "active_power_raw")) > 2, "raw values come")
+            probe = control.ask(tmp_path / "control.sock", {"op": "read_meter", "meter": "main"})
+        values = {one["point"]: one["value"] for one in probe["readings"]}
+        assert (values["main/active_power"], values["main/active_power_raw"]) == (98.5, 100.0)
+        (told,) = series(tmp_path, "active_power_multiplier")
+        found = series(tmp_path, "active_power")
+        assert told in found
+        assert {value for time, value in found.items() if time < told} == {100.0}
+        assert {value for time, value in found.items() if time >= told} == {98.5}
+        assert set(series(tmp_path, "active_power_raw").values()) == {100.0}
+        assert json.loads((tmp_path / "learned.json").read_text())["calibrations"] == {
+            "main/active_power": [1.02, -3.5]
+        }
+
+
+def series(folder: Path, point: str) -> dict[int, float | None]:
+    """What the buffer holds of a point, by time."""
+    if not (folder / "buffer.db").exists():
+        return {}
+    buffer = Buffer(folder / "buffer.db")
+    try:
+        return {one.time: one.value for _, one in buffer.export() if one.point == f"main/{point}"}
+    finally:
+        buffer.close()
 
 
 @pytest.mark.parametrize(

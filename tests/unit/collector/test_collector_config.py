@@ -11,6 +11,7 @@ import pytest
 import yaml
 from energy_collector import config
 from energy_collector.cli import main
+from energy_collector.meters import make
 
 from .collector_support import document
 
@@ -145,6 +146,17 @@ def test_what_was_learned_lies_beside_the_buffer(tmp_path: Path) -> None:
     assert str(config.parse(document(tmp_path, learned=elsewhere)).learned) == elsewhere
 
 
+def test_a_faulty_device_mapping_is_found_with_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('{"main/active_power": [{"multiplier": 2}]}')
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(document(tmp_path, device_mapping=str(mapping))))
+    assert main(["check", str(path)]) == 1
+    assert f"{mapping}: main/active_power[0].from: missing" in capsys.readouterr().err
+
+
 def test_channels_can_be_chosen_like_points(tmp_path: Path) -> None:
     doc = document(tmp_path)
     _channel()(doc)
@@ -178,3 +190,62 @@ def test_the_documented_example_is_right() -> None:
     assert parsed.meters[0].ct_ratio == 40
     assert parsed.batch == config.BatchConfig()
     assert parsed.buffer == config.BufferConfig()
+
+
+OWN_PROFILE = """
+model: Heat meter
+source: Data sheet
+function: 4
+points:
+  heat: {unit: W.h, address: 18, type: uint32, scale: 1000}
+"""
+
+
+def _own(folder: Path, name: str, text: str) -> dict[str, Any]:
+    profiles = folder / "profiles"
+    profiles.mkdir(exist_ok=True)
+    (profiles / f"{name}.yaml").write_text(text)
+    return document(folder, profiles=str(profiles))
+
+
+def test_a_site_can_have_profiles_of_its_own(tmp_path: Path) -> None:
+    doc = _own(tmp_path, "heat-meter", OWN_PROFILE)
+    doc["meters"][0]["profile"] = "heat-meter"
+    meter = make(config.parse(doc).meters[0])
+    assert meter.points == {"main/heat": "W.h"}
+
+
+def test_a_changed_profile_of_the_site_is_read_again(tmp_path: Path) -> None:
+    doc = _own(tmp_path, "heat-meter", OWN_PROFILE)
+    doc["meters"][0]["profile"] = "heat-meter"
+    before = config.parse(doc).meters[0]
+    _own(tmp_path, "heat-meter", OWN_PROFILE.replace("heat:", "warmth:"))
+    after = config.parse(doc).meters[0]
+    # A reload leaves alone what is equal.
+    assert after != before
+    assert make(after).points == {"main/warmth": "W.h"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("heat-meter", OWN_PROFILE.replace("uint32", "uint23"), "points.heat.type: 'uint23' is not one of"),
+        ("heat-meter", OWN_PROFILE.replace("address: 18, ", ""), "points.heat.address: missing"),
+        ("heat-meter", "points: [", "heat-meter.yaml: line 1: not YAML"),
+        ("heat-meter", "", "nothing is not a mapping"),
+        ("heat-meter", OWN_PROFILE.replace("scale: 1000", "valid: [a, b]"), "heat-meter.yaml: "),
+        ("eastron-sdm630", OWN_PROFILE, "eastron-sdm630 is a profile of the collector"),
+    ],
+)
+def test_a_faulty_profile_of_the_site_gets_one_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse(_own(tmp_path, name, text))
+    assert len(caught.value.faults) == 1, caught.value.faults
+    assert message in caught.value.faults[0]
+    assert str(tmp_path / "profiles" / f"{name}.yaml") in caught.value.faults[0]
+
+
+def test_no_folder_of_own_profiles_is_no_fault(tmp_path: Path) -> None:
+    config.parse(document(tmp_path, profiles=str(tmp_path / "none")))

@@ -14,7 +14,7 @@ from energy_collector.learned import Learned
 from energy_collector.meters import make
 from energy_collector.plan import Block, Cut, Span, block, plan
 from energy_collector.profile import parse
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 spans = st.lists(
@@ -68,6 +68,8 @@ def partitions(found: list[Span]) -> Iterator[list[list[Span]]]:
 
 @settings(max_examples=300, deadline=None)
 @given(spans, st.integers(4, 20), st.integers(0, 8), cuts)
+# A gap between two values that an earlier, longer one fills.
+@example([Span("f0", 0, 4), Span("f1", 1, 1), Span("f2", 3, 1)], 20, 0, [])
 def test_no_plan_asks_less(found: list[Span], most: int, gap: int, apart: list[Cut]) -> None:
     planned = plan(found, most, gap, apart)
     # A value can only be read whole.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import pytest
 from energy_collector import learned as learned_module
 from energy_collector import quality
-from energy_collector.blocks import REFUSED_POLLS, RegisterMeter
+from energy_collector.blocks import REFUSED_POLLS, RETRY, RegisterMeter
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
 from energy_collector.learned import Learned
 from energy_collector.profile import Profile, parse
 
-from tests.unit.collector.register_device import Asking, Device
+from .register_device import Asking, Device
 
 CONFIG = MeterConfig("m", "hall", 1, "x", 1.0)
 REFUSED = (None, quality.BAD_DEVICE_FAILURE)
@@ -90,7 +91,7 @@ def test_a_refused_point_is_null_and_the_others_go_on(
 
     asyncio.run(run())
     assert len(caplog.records) == 1
-    assert "it has no p7 (REGISTER_READ_FAILURE, refused 3 times)" in caplog.text
+    assert "it refuses p7 (REGISTER_READ_FAILURE, 3 times)" in caplog.text
 
 
 def test_times_of_a_point_ascend_while_blocks_are_taken_apart() -> None:
@@ -227,6 +228,31 @@ def test_what_was_learned_is_tried_again_after_a_month(
     asyncio.run(run())
 
 
+def test_points_given_up_come_back_when_the_device_gives_them_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        thing = device(*range(8))
+        asleep = True
+        thing.refuses = lambda function, address, count: 2 if asleep and address + count > 3 else None
+        async with thing.serve() as bus:
+            asking = Asking(RegisterMeter(CONFIG, profile(*range(8)), Learned(None, Faults())), bus)
+            for _ in range(REFUSED_POLLS + 1):
+                await asking.poll()
+            asleep = False
+            thing.asked.clear()
+            assert (await asking.poll())["p7"] == REFUSED
+            assert thing.asked == [(3, 0, 3)]
+            # An hour later.
+            asking.meter._retry_at -= RETRY
+            assert (await asking.poll())["p3"] == (103.0, quality.GOOD)
+            assert await asking.poll() == good(*range(8))
+
+    asyncio.run(run())
+    assert len(caplog.records) == 1
+    assert "it refuses p3, p4, p5, p6, p7 (REGISTER_READ_FAILURE" in caplog.text
+
+
 def test_another_profile_learns_for_itself(tmp_path: Path) -> None:
     path = tmp_path / "learned.json"
 
@@ -272,3 +298,23 @@ def test_a_folder_that_cannot_be_written_is_told_once(
     asyncio.run(run())
     assert len(caplog.records) == 1
     assert "cannot be written: No such file or directory" in caplog.text
+
+
+def test_the_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        steps.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def replaced(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    asyncio.run(Learned(tmp_path / "learned.json", Faults()).save())
+    assert steps == ["learned.json.new", "rename", tmp_path.name]

@@ -19,7 +19,7 @@ from energy_collector.profile import Serial, parse
 from energy_collector.registers import Order
 from energy_collector.serial import decode
 
-from tests.unit.collector.register_device import Asking, Device
+from .register_device import Asking, Device
 
 CONFIG = MeterConfig("m", "hall", 1, "x", 1.0)
 PROFILE: dict[str, Any] = {
@@ -114,6 +114,22 @@ def test_the_records_of_an_exchanged_meter_can_be_told(caplog: pytest.LogCapture
 
     asyncio.run(run())
     assert "another device answers, serial number B2; before it was A1" in caplog.text
+
+
+def test_a_gateway_that_misses_its_unit_tells_of_silence_too() -> None:
+    async def run() -> None:
+        thing = device("A1")
+        async with thing.serve() as bus:
+            asking = Asking(meter(Learned(None, Faults())), bus)
+            await asking.poll()
+            thing.refuses = lambda function, address, count: 0x0B
+            await asking.poll()
+            thing.refuses = lambda function, address, count: None
+            thing.put(100, *text("B2"))
+            await asking.poll()
+            assert asking.meter.exchanged
+
+    asyncio.run(run())
 
 
 def test_an_exchange_while_we_were_away_is_noticed(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ from cryptography.x509 import load_pem_x509_certificate
 from energy_collector import batch, config, control
 from energy_collector.buffer import Buffer
 from energy_collector.cli import main
-from energy_collector.reading import Reading
+from energy_collector.persistence import Persistence
+from energy_collector.reading import Layout, Record
+from energy_collector.telemetry import TelemetryLog
+from energy_collector.telemetry import line as telemetry_line
 
 from .collector_support import (
     Authority,
@@ -80,7 +83,8 @@ def line(tmp_path: Path) -> Iterator[Line]:
 def fill(folder: Path, count: int, start: int = 1000) -> Buffer:
     """A buffer with `count` readings a second apart, so that each is a batch of its own."""
     buffer = Buffer(folder / "buffer.db")
-    buffer.append(Reading("m/p", "W", start + 1000 * index, float(index), 0) for index in range(count))
+    layout = Layout(("m/p",), ("W",))
+    buffer.append([Record(layout, start + 1000 * index, [float(index)]) for index in range(count)])
     return buffer
 
 
@@ -120,6 +124,7 @@ def test_from_a_meter_to_the_hub_and_out_of_the_buffer(line: Line) -> None:
             )
             first = dict(part.split("=") for part in log.read_text().splitlines()[0].split()[1:])
             assert first["sequence"] == "1"
+            assert "-" != first["sent"] <= first["puback"]
             assert first["puback"] != "-"
             assert first["committed"] >= first["puback"]
             check_socket(line.folder / "control.sock")
@@ -223,6 +228,112 @@ def test_everything_is_sent_again_after_the_broker_was_away(line: Line) -> None:
         line.broker.start()
         after = {line.next_batch()[1] for _ in range(3)}
         assert after == before
+
+
+def test_live_batches_overtake_a_backlog_that_keeps_to_its_rate(line: Line) -> None:
+    buffer = fill(line.folder, 200)
+    settings = line.config(delivery={"backlog_rate": 1, "backlog_burst": 20, "backlog_start": 0})
+    with running(Service("persistence", line.folder, settings)):
+        backlog = [line.next_batch()[0].sequence for _ in range(20)]
+        assert backlog == list(range(1, 21))
+        buffer.append([Record(Layout(("m/p",), ("W",)), 10_000_000, [1.0])])
+        wait_for(lambda: line.next_batch()[0].sequence == 201, "the live batch comes")
+        assert buffer.state().batches == 201, "the backlog is still there"
+
+
+def test_a_hub_that_was_silent_gets_everything_once_it_is_back(line: Line) -> None:
+    fill(line.folder, 30)
+    with running(Service("persistence", line.folder, line.config())):
+        wait_for(lambda: line.next_batch()[0].sequence == 18, "as much as the broker takes at once")
+        line.hub.close()
+        line.hub = FakeHub(line.broker, line.authority, SITE)
+        buffer = Buffer(line.folder / "buffer.db")
+        got: set[int] = set()
+        while len(got) < 30:
+            envelope = line.next_batch()[0]
+            got.add(envelope.sequence)
+            line.acknowledge(envelope.stream, 0, [[envelope.sequence, envelope.sequence]])
+        wait_for(lambda: buffer.state().batches == 0, "all are freed")
+
+
+def test_a_buffer_that_was_put_aside_is_followed_by_a_new_stream(line: Line) -> None:
+    fill(line.folder, 1)
+    service = Service("persistence", line.folder, line.config())
+    with running(service):
+        first = json.loads(line.hub.statuses.get(timeout=30))
+        envelope = line.next_batch()[0]
+        line.acknowledge(envelope.stream, 1)
+        for suffix in ("-shm", "-wal", ""):
+            path = line.folder / f"buffer.db{suffix}"
+            path.rename(line.folder / f"aside.db{suffix}")
+        fill(line.folder, 1, start=9_000_000).close()
+        second = json.loads(line.hub.statuses.get(timeout=30))
+        assert second["stream"] != first["stream"]
+        assert second["key"] == first["key"]
+        envelope = line.next_batch()[0]
+        assert envelope.stream.hex() == second["stream"]
+        assert envelope.sequence == 1
+        line.acknowledge(envelope.stream, 1)
+        buffer = Buffer(line.folder / "buffer.db")
+        wait_for(lambda: buffer.state().batches == 0, "the new stream is acknowledged")
+        assert "it was put aside by the polling service; going on with a new one" in service.journal
+
+
+def test_a_telemetry_log_that_cannot_be_written_is_told_once_and_stops_nothing(line: Line) -> None:
+    fill(line.folder, 4)
+    settings = line.config(telemetry_log=str(line.folder / "missing" / "telemetry.log"))
+    service = Service("persistence", line.folder, settings)
+    with running(service):
+        for _ in range(4):
+            envelope = line.next_batch()[0]
+            line.acknowledge(envelope.stream, envelope.sequence)
+        buffer = Buffer(line.folder / "buffer.db")
+        wait_for(lambda: buffer.state().batches == 0, "all are freed")
+        assert service.journal.count("telemetry log") == 1
+        (line.folder / "missing").mkdir()
+        buffer.append([Record(Layout(("m/p",), ("W",)), 10_000_000, [1.0])])
+        envelope = line.next_batch()[0]
+        line.acknowledge(envelope.stream, envelope.sequence)
+        wait_for(lambda: "telemetry log: well again" in service.journal, "it is written again")
+
+
+def test_the_telemetry_log_can_be_rotated_and_keeps_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.log"
+    log = TelemetryLog(path)
+    log.write([telemetry_line(1000, "ab", 1, 2, 500, None)])
+    path.rename(tmp_path / "telemetry.log.1")
+    log.write([telemetry_line(2000, "ab", 2, 2, None, 1500)])
+    assert path.read_text() == (
+        "1970-01-01T00:00:02.000Z stream=ab sequence=2 readings=2 sent=-"
+        " puback=1970-01-01T00:00:01.500Z committed=1970-01-01T00:00:02.000Z\n"
+    )
+    log.write([])
+    with pytest.raises(OSError, match="No space left"):
+        TelemetryLog(Path("/dev/full")).write(["x"])
+
+
+def test_the_status_carries_the_key_until_the_hub_has_shown_that_it_knows_it(tmp_path: Path) -> None:
+    Authority(tmp_path).issue(SITE)
+    service = Persistence(config.parse(document(tmp_path)))
+    said: list[tuple[dict[str, Any], bool]] = []
+
+    class Ear:
+        def publish(self, _topic: str, payload: bytes, *, retain: bool = False) -> int:
+            said.append((json.loads(payload), retain))
+            return 1
+
+    service._link = Ear()  # type: ignore[assignment]
+    service._publish_status()
+    service._proven = True
+    service._publish_status()
+    service._proven = False
+    service._publish_status()
+    assert [("key" in status, retain) for status, retain in said] == [
+        (True, True),
+        (False, False),
+        (True, True),
+    ]
+    assert said[0][0]["key"] == said[2][0]["key"]
 
 
 def test_the_last_will_tells_of_a_killed_service(line: Line) -> None:

@@ -14,9 +14,10 @@ from energy_collector.journal import Faults
 from energy_collector.learned import Learned
 from energy_collector.meters import make
 from energy_collector.sunspec import SunSpecMeter
+from energy_collector.values import Counter
 from sunspec2.device import Model
 
-from tests.unit.collector.register_device import Asking, Device
+from .register_device import Asking, Device
 
 MISSING = (None, quality.BAD_SENSOR)
 INVERTER = {
@@ -222,6 +223,35 @@ def test_only_the_points_asked_for_are_read() -> None:
             asking = Asking(meter(points=("active_power", "energy_export")), bus)
             assert await asking.poll() == {"active_power": good(-9870.0), "energy_export": good(123456789.0)}
             assert set(asking.meter.points) == {"m/active_power", "m/energy_export"}
+
+    asyncio.run(run())
+
+
+def test_points_that_the_device_does_not_have_are_never_null() -> None:
+    async def run() -> None:
+        device = sunspec_map(40000, common("B-1"), battery(ChaSt=3))
+        async with device.serve() as bus:
+            asking = Asking(meter("sunspec-battery"), bus)
+            found = await asking.poll()
+            assert "energy_import" not in found
+            device.silent = True
+            assert set(await asking.poll()) == set(found)
+            device.silent = False
+            only = Asking(meter("sunspec-battery", points=("energy_import",)), bus)
+            await only.poll()
+            assert only.last.error is not None
+            assert "none of the points asked for" in only.last.error.text
+
+    asyncio.run(run())
+
+
+def test_a_counter_counts_as_far_as_its_scale_factor_says() -> None:
+    async def run() -> None:
+        device = sunspec_map(40000, common("S-1"), model(103, **{**INVERTER, "WH_SF": 1}))
+        async with device.serve() as bus:
+            asking = Asking(meter(), bus)
+            await asking.poll()
+            assert asking.meter.counters == {"m/energy_export": Counter(42949672950.0, 10.0)}
 
     asyncio.run(run())
 

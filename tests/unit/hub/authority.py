@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -58,6 +59,7 @@ def issue(
     server: bool = False,
     start: timedelta = timedelta(days=-1),
     end: timedelta = timedelta(days=30),
+    addresses: Sequence[str] = ("127.0.0.1",),
 ) -> Identity:
     key = new_key(kind)
     now = datetime.now(UTC)
@@ -75,7 +77,8 @@ def issue(
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if server:
-        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        hosts = [x509.IPAddress(ip_address(one)) for one in dict.fromkeys(addresses)]
+        names: list[x509.GeneralName] = [x509.DNSName("localhost"), *hosts]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     return Identity(key, certificate)

@@ -46,6 +46,15 @@ meters:
     profile: advantech-adam-6017
     channels:
       flow: {input: 1, signal: 4-20mA, low: 0, high: 100, unit: m3/h}
+  - {name: drive, bus: hall, unit: 4, profile: eastron-sdm630, interval: 1, report: 60, raw: [frequency]}
+collector:
+  buffer: {commit_interval: 10}
+  batch: {interval: 60}
+  metrics: {port: 9105}
+device_mapping:
+  supply/active_power:
+    - {from: "2026-01-31T12:00:00Z", multiplier: 1.02, note: Fluke 376}
+    - {from: "2026-02-28T12:00:00Z", offset: 3}
 """
 
 

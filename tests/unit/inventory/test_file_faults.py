@@ -22,9 +22,9 @@ SITE_FAULTS = [
     ),
     pytest.param(
         "link: {type: lan}",
-        "link: {type: lan}\ncolour: red",
+        "link: {type: lan}\nqqq: red",
         [
-            "7: colour: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, network, interval, buses or meters"
+            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, network, interval, buses, meters, collector or device_mapping"
         ],
         id="unknown-key-like-no-other",
     ),
@@ -37,8 +37,52 @@ SITE_FAULTS = [
     pytest.param(
         "host: 192.168.10.20",
         "host: 192.168.10.20, baudrate: 9600",
-        ["11: buses[0].baudrate: unknown key, expected name, type, host, port or timeout"],
+        [
+            "11: buses[0].baudrate: unknown key, expected name, type, host, port, connect_delay, pipeline, timeout or request_gap"
+        ],
         id="unknown-key-in-a-bus",
+    ),
+    pytest.param(
+        "report: 60",
+        "report: 1.5",
+        ["23: meters[4].report: found 1.5, expected a multiple of the polling interval, 1 s"],
+        id="report-no-multiple",
+    ),
+    pytest.param(
+        "report: 60, ",
+        "",
+        ["23: meters[4].raw: found without report, expected both: without report every sample travels"],
+        id="raw-without-report",
+    ),
+    pytest.param(
+        "commit_interval: 10",
+        "commit_interval: 30",
+        ["25: collector.buffer.commit_interval: found 30, expected a number from 1 to 10 (seconds)"],
+        id="commit-interval-too-long",
+    ),
+    pytest.param(
+        "  supply/active_power:",
+        "  suply/active_power:",
+        [
+            '30: device_mapping.suply/active_power: found "suply", expected one of the site\'s meters; did you mean "supply"?'
+        ],
+        id="calibration-of-no-meter",
+    ),
+    pytest.param(
+        "2026-02-28T12:00:00Z",
+        "2026-01-28T12:00:00Z",
+        [
+            '31: device_mapping.supply/active_power[1].from: found "2026-01-28T12:00:00Z", expected a time after "2026-01-31T12:00:00Z"'
+        ],
+        id="calibrations-out-of-order",
+    ),
+    pytest.param(
+        "2026-02-28T12:00:00Z",
+        "28.02.2026",
+        [
+            '31: device_mapping.supply/active_power[1].from: found "28.02.2026", expected a time in UTC such as "2026-01-31T12:00:00Z"'
+        ],
+        id="calibration-without-a-time",
     ),
     pytest.param(
         "ct_ratio: 200:5",
@@ -710,7 +754,7 @@ FLEET_FAULTS = [
         "fleet: demo",
         "fleet: demo\ndefaults: {site: x}",
         [
-            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, network or interval"
+            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, network, interval or collector"
         ],
         id="defaults-own",
     ),

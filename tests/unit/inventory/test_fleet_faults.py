@@ -43,7 +43,7 @@ def test_redundancy_pair_is_not_mutual(fleet: FleetOnDisk) -> None:
     fleet.write("plant-b", other_site())
     assert fleet.faults() == [
         (
-            'sites/plant-a.yml:23: redundancy_pair: found "plant-b", but plant-b.yml names no pair, '
+            'sites/plant-a.yml:32: redundancy_pair: found "plant-b", but plant-b.yml names no pair, '
             "expected each to name the other"
         )
     ]
@@ -55,7 +55,7 @@ def test_redundancy_pair_names_a_third_site(fleet: FleetOnDisk) -> None:
     fleet.write("plant-c", other_site("plant-c", "10.20.4.13") + "redundancy_pair: plant-b\n")
     assert fleet.faults() == [
         (
-            'sites/plant-a.yml:23: redundancy_pair: found "plant-b", but plant-b.yml names "plant-c", '
+            'sites/plant-a.yml:32: redundancy_pair: found "plant-b", but plant-b.yml names "plant-c", '
             "expected each to name the other"
         )
     ]
@@ -66,7 +66,7 @@ def test_redundancy_pair_with_a_slip_is_suggested(fleet: FleetOnDisk) -> None:
     fleet.write("plant-b", other_site())
     assert fleet.faults() == [
         (
-            'sites/plant-a.yml:23: redundancy_pair: found "plant-bb", expected a site of this fleet; did you '
+            'sites/plant-a.yml:32: redundancy_pair: found "plant-bb", expected a site of this fleet; did you '
             'mean "plant-b"?'
         )
     ]

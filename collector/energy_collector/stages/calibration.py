@@ -2,7 +2,8 @@
 """/etc/energy/device_mapping.json: what sensors are multiplied with and what is added, each from a date on.
 
 A calibrated point keeps what the device has said as `<point>_raw`, and every change of a calibration travels as
-`<point>_multiplier` and `<point>_offset` in the same signed chain as the readings.
+`<point>_multiplier` and `<point>_offset` in the same signed chain as the readings. The stage belongs behind the one
+that judges counters: what steps with a calibration is no reset of the device.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from energy_collector.journal import Faults, log
 from energy_collector.learned import Learned
 from energy_collector.reading import Layout, Record
 from energy_collector.section import Section, near
+from energy_collector.stages.counters import COUNTED
+from energy_collector.stages.stage import PerLayout, Stage
 
 # The file is looked at once in so many seconds.
 LOOK = 1.0
@@ -29,7 +32,6 @@ LOOK = 1.0
 DECIMALS = 6
 MAX_MULTIPLIER = 1e6
 MAX_OFFSET = 1e12
-MAX_LAYOUTS = 4096
 
 
 class Entry(NamedTuple):
@@ -59,14 +61,13 @@ class _Calibrated(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What to do with the records of a layout. It is kept with the layout, whose identity is the key."""
+    """What to do with the records of a layout."""
 
-    layout: Layout
     points: tuple[_Calibrated, ...]
     with_raw: Layout
 
 
-class Calibration:
+class Calibration(Stage):
     """Applies the file to records. `known` gives the full names of all points, to find misspelt ones."""
 
     def __init__(
@@ -85,8 +86,10 @@ class Calibration:
         self._look_at = 0.0
         self._state: tuple[int, int, int] | None = None
         self._mapping: Mapping = {}
-        self._plans: dict[int, _Plan] = {}
+        self._plans = PerLayout(self._plan)
         self._told: dict[str, Entry] = {}
+        # Counters that have stepped with their calibration, until a reading could say so.
+        self._stepped: set[str] = set()
 
     def take(self, records: list[Record]) -> list[Record]:
         """Records on their way to the buffer: calibrated, and where a calibration is new, preceded by it."""
@@ -95,20 +98,15 @@ class Calibration:
             return records
         found: list[Record] = []
         for record in records:
-            plan = self._plan(record.layout)
-            if plan.points:
-                changed = self._changes(plan, record.time)
-                found += [
-                    Record(one.layout, record.time, (entry.multiplier, entry.offset))
-                    for one, entry in changed
-                ]
-                steps = {
-                    one.place for one, entry in changed if one.is_counter and self._steps(one.point, entry)
-                }
-                found.append(self._apply(plan, record, steps))
-                self._remember(changed)
-            else:
+            plan = self._plans(record.layout)
+            if not plan.points:
                 found.append(record)
+                continue
+            for one in plan.points:
+                entry = self._entry(one.point, record.time)
+                if self._is_new(one, entry):
+                    found.append(Record(one.layout, record.time, (entry.multiplier, entry.offset)))
+            found.append(self._mark_steps(plan, self._apply(plan, record)))
         return found
 
     def apply(self, records: list[Record]) -> list[Record]:
@@ -117,11 +115,11 @@ class Calibration:
         if not self._mapping:
             return records
         return [
-            self._apply(plan, record, set()) if plan.points else record
-            for record, plan in ((one, self._plan(one.layout)) for one in records)
+            self._apply(plan, record) if plan.points else record
+            for record, plan in ((one, self._plans(one.layout)) for one in records)
         ]
 
-    def _apply(self, plan: _Plan, record: Record, steps: set[int]) -> Record:
+    def _apply(self, plan: _Plan, record: Record) -> Record:
         values = list(record.values)
         codes = bytearray(record.qualities or bytes(len(values)))
         for one in plan.points:
@@ -134,8 +132,6 @@ class Calibration:
             value = round(raw * entry.multiplier + entry.offset, DECIMALS) + 0.0
             if not math.isfinite(value):
                 value, codes[one.place] = 0.0, quality.BAD_CONFIGURATION
-            elif one.place in steps and code < quality.UNCERTAIN:
-                codes[one.place] = quality.UNCERTAIN_COUNTER_RESET
             values[one.place] = value
         return Record(plan.with_raw, record.time, values, bytes(codes) if any(codes) else b"")
 
@@ -145,36 +141,38 @@ class Calibration:
                 return entry
         return NEUTRAL
 
-    def _changes(self, plan: _Plan, moment: int) -> list[tuple[_Calibrated, Entry]]:
-        """Calibrations that the chain does not know yet."""
-        found = []
+    def _is_new(self, one: _Calibrated, entry: Entry) -> bool:
+        """Whether the chain does not know this calibration yet; from now on it does."""
+        told = self._told.get(one.point)
+        if told is not None and told[1:] == entry[1:]:
+            return False
+        self._told[one.point] = entry
+        # Also before a restart it may have been another one.
+        if self._learned.calibrations.get(one.point, NEUTRAL[1:]) != entry[1:]:
+            if one.is_counter:
+                self._stepped.add(one.point)
+            else:
+                self._keep(one.point)
+        return True
+
+    def _mark_steps(self, plan: _Plan, record: Record) -> Record:
+        """The first reading of a counter that counts after a step says that its count begins anew."""
+        if not self._stepped:
+            return record
+        codes = bytearray(record.qualities or bytes(len(record.values)))
         for one in plan.points:
-            entry = self._entry(one.point, moment)
-            told = self._told.get(one.point)
-            if told is None or told[1:] != entry[1:]:
-                found.append((one, entry))
-        return found
+            if one.point in self._stepped and codes[one.place] in COUNTED:
+                codes[one.place] = quality.UNCERTAIN_COUNTER_RESET
+                self._stepped.discard(one.point)
+                self._keep(one.point)
+        return record._replace(qualities=bytes(codes) if any(codes) else b"")
 
-    def _steps(self, point: str, entry: Entry) -> bool:
-        """Whether a calibration is another one than that of the reading before, also before a restart."""
-        return self._learned.calibrations.get(point, (1.0, 0.0)) != (entry.multiplier, entry.offset)
-
-    def _remember(self, changed: list[tuple[_Calibrated, Entry]]) -> None:
-        for one, entry in changed:
-            self._told[one.point] = entry
-            if self._steps(one.point, entry):
-                self._learned.calibrations[one.point] = (entry.multiplier, entry.offset)
-                self._learned.save_soon()
+    def _keep(self, point: str) -> None:
+        """Remember over a restart which calibration the readings have."""
+        self._learned.calibrations[point] = self._told[point][1:]
+        self._learned.save_soon()
 
     def _plan(self, layout: Layout) -> _Plan:
-        plan = self._plans.get(id(layout))
-        if plan is None or plan.layout is not layout:
-            if len(self._plans) >= MAX_LAYOUTS:
-                self._plans.clear()
-            plan = self._plans[id(layout)] = self._work_out(layout)
-        return plan
-
-    def _work_out(self, layout: Layout) -> _Plan:
         found = tuple(
             _Calibrated(
                 index,
@@ -186,7 +184,6 @@ class Calibration:
             if point in self._mapping
         )
         return _Plan(
-            layout,
             found,
             Layout(
                 layout.points + tuple(f"{one.point}_raw" for one in found),
@@ -230,7 +227,7 @@ class Calibration:
         if mapping != {point: entries for point, entries in self._mapping.items() if entries}:
             log.info("%s is in force: %d sensors", self._path, len(mapping))
         self._mapping = {**mapping, **gone}
-        self._plans.clear()
+        self._plans = PerLayout(self._plan)
         known = self._known()
         for point in mapping:
             subject = f"{self._path}: {point}"

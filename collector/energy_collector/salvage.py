@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what can still be read of a buffer that was put aside, and writes nothing to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from energy_collector import batch, chunk
+from energy_collector.buffer import stored_batch
+from energy_collector.buffer_file import BufferUnusableError
+from energy_collector.chunk import CorruptError
+from energy_collector.reading import Layout, Reading
+from energy_collector.varint import FormatError
+
+
+def salvage(path: Path, tell: Callable[[str], None]) -> Iterator[tuple[int | None, Reading]]:
+    """Like Buffer.export; `tell` gets a line for what cannot be read. Raises BufferUnusableError."""
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error as error:
+        raise BufferUnusableError(f"{path}: {error}") from error
+    try:
+        for sequence in _keys(db, "SELECT sequence FROM batches ORDER BY sequence", tell):
+            try:
+                row = db.execute(
+                    "SELECT checksum, data FROM batches WHERE sequence = ?", (sequence,)
+                ).fetchone()
+                body = batch.parse(stored_batch(sequence, 0, *row).data).body
+                found = batch.decode_body(body).readings()
+            except (sqlite3.Error, CorruptError, FormatError) as error:
+                tell(f"batch {sequence}: {error}")
+                continue
+            for one in found:
+                yield sequence, one
+        layouts: dict[int, Layout] = {}
+        for number in _keys(db, "SELECT id FROM layouts ORDER BY id", tell):
+            try:
+                row = db.execute("SELECT points FROM layouts WHERE id = ?", (number,)).fetchone()
+                layouts[number] = chunk.read_layout(row[0])
+            except (sqlite3.Error, CorruptError) as error:  # noqa: PERF203  (each layout for itself)
+                tell(f"layout {number}: {error}")
+        for number in _keys(db, "SELECT id FROM chunks ORDER BY id", tell):
+            try:
+                row = db.execute("SELECT data FROM chunks WHERE id = ?", (number,)).fetchone()
+                records = list(chunk.records(chunk.check(row[0]), layouts))
+            except (sqlite3.Error, CorruptError) as error:
+                tell(f"readings from number {number} on: {error}")
+                continue
+            for record in records:
+                for one in record.readings():
+                    yield None, one
+    finally:
+        db.close()
+
+
+def _keys(db: sqlite3.Connection, query: str, tell: Callable[[str], None]) -> list[int]:
+    found: list[int] = []
+    try:
+        for (key,) in db.execute(query):
+            found.append(key)
+    except sqlite3.Error as error:
+        tell(f"{query}: {error}; {len(found)} rows could be read")
+    return found

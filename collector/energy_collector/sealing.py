@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the body of a batch from chunks: takes as many records as fit, and turns them into columns by slicing."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from energy_collector.chunk import Chunk, Packed, unpack
+from energy_collector.encoding import Block, Column, Encoder, head, runs
+from energy_collector.quality import BAD
+from energy_collector.reading import Layout
+
+
+class Taken(NamedTuple):
+    """What goes into a batch: records, and what is left of the last of their chunks, if anything is."""
+
+    records: list[Packed]
+    readings: int
+    first: int
+    last: int
+    chunks: int
+    rest: Chunk | None
+
+
+@dataclass
+class _Known:
+    """A layout, with what every batch says of it."""
+
+    layout: Layout
+    heads: list[bytes]
+    # Other layouts with one of its points.
+    rivals: set[int] = field(default_factory=set)
+
+
+@dataclass
+class _Group:
+    """The records of one layout in a batch."""
+
+    times: list[int] = field(default_factory=list)
+    values: array[float] = field(default_factory=lambda: array("d"))
+    codes: list[bytes] = field(default_factory=list)
+    coded: bool = False
+
+
+class Sealer:
+    """Chunks to bodies. `find` gives the layout of a number."""
+
+    def __init__(self, find: Callable[[int], Layout]) -> None:
+        self.layouts: dict[int, Layout] = _Layouts(find)
+        self._known: dict[int, _Known] = {}
+        self._encoder = Encoder()
+
+    def take(self, chunks: Sequence[Chunk], span: int, most: int) -> Taken | None:
+        """The oldest records that go into one batch; None when all fit, so that the next may still belong to it.
+
+        They end before one that is `span` ms or more after the first, before there are more than `most` readings, and
+        before one that a batch cannot hold together with its predecessors: a point twice, or a time that does not
+        ascend. A batch holds whole chunks, unless the first of them is too large.
+        """
+        taken: list[Packed] = []
+        newest: dict[int, int] = {}
+        readings = 0
+        for index, chunk in enumerate(chunks):
+            start, before = len(taken), readings
+            for one in unpack(chunk.data, self.layouts):
+                count = len(self.layouts[one.layout].points)
+                cut = taken and (
+                    one.time >= chunks[0].first + span
+                    or readings + count > most
+                    or one.time <= newest.get(one.layout, one.time - 1)
+                    or not self._of(one.layout).rivals.isdisjoint(newest)
+                )
+                if cut and index:
+                    return _taken(taken[:start], before, index, None)
+                if cut:
+                    done = chunk.number + readings
+                    rest = self._rest(chunk, one.start, done, chunk.readings - readings)
+                    return _taken(taken, readings, 1, rest)
+                newest[one.layout] = one.time
+                taken.append(one)
+                readings += count
+        return None
+
+    def everything(self, chunks: Sequence[Chunk]) -> Taken:
+        """All records of chunks of which `take` says that they fit."""
+        found = [one for chunk in chunks for one in unpack(chunk.data, self.layouts)]
+        return _taken(found, sum(chunk.readings for chunk in chunks), len(chunks), None)
+
+    def _rest(self, chunk: Chunk, start: int, number: int, readings: int) -> Chunk:
+        data = chunk.data[start:]
+        times = [one.time for one in unpack(data, self.layouts)]
+        return Chunk(number, readings, min(times), max(times), data, chunk.until, chunk.offset)
+
+    def _of(self, number: int) -> _Known:
+        found = self._known.get(number)
+        if found is None:
+            layout = self.layouts[number]
+            found = _Known(layout, [head(*names) for names in zip(*layout, strict=True)])
+            points = set(layout.points)
+            for other_number, other in self._known.items():
+                if not points.isdisjoint(other.layout.points):
+                    found.rivals.add(other_number)
+                    other.rivals.add(number)
+            self._known[number] = found
+        return found
+
+    def body(self, site: str, taken: Taken) -> bytes:
+        """The body of a batch."""
+        groups: dict[int, _Group] = {}
+        for one in taken.records:
+            group = groups.get(one.layout)
+            if group is None:
+                group = groups[one.layout] = _Group()
+            count = len(self._of(one.layout).heads)
+            group.times.append(one.time)
+            group.values.frombytes(one.values or bytes(8 * count))
+            group.codes.append(one.codes or bytes(count))
+            group.coded = group.coded or bool(one.codes)
+        return self._encoder.body(site, [self._block(number, group) for number, group in groups.items()])
+
+    def _block(self, number: int, group: _Group) -> Block:
+        heads = self._of(number).heads
+        width = len(heads)
+        # Lists share their numbers with their slices; an array would make each anew.
+        values = group.values.tolist()
+        good = runs(bytes(len(group.times)))
+        if not group.coded:
+            return Block(
+                group.times, [Column(name, good, values[at::width]) for at, name in enumerate(heads)]
+            )
+        columns = []
+        codes = b"".join(group.codes)
+        for at, name in enumerate(heads):
+            own, column = codes[at::width], values[at::width]
+            if max(own) >= BAD:
+                column = [value for value, code in zip(column, own, strict=True) if code < BAD]
+            columns.append(Column(name, runs(own) if any(own) else good, column))
+        return Block(group.times, columns)
+
+
+class _Layouts(dict[int, Layout]):
+    """Layouts that have been asked for, by number."""
+
+    def __init__(self, find: Callable[[int], Layout]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, number: int) -> Layout:
+        self[number] = layout = self._find(number)
+        return layout
+
+
+def _taken(records: list[Packed], readings: int, chunks: int, rest: Chunk | None) -> Taken:
+    times = [one.time for one in records]
+    return Taken(records, readings, min(times), max(times), chunks, rest)

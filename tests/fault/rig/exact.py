@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both ends compared by value: each answer of a meter is in the database exactly once for each of its points, and
+nothing else is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.fault.rig.meters import ADDRESSES, Answer, number_of
+
+UNCERTAIN_CLOCK = 65  # docs/reference/wire-format.md, Quality
+# s that the time of a reading may differ from its answer's while nobody touches the clock: a busy machine.
+TIME_TOLERANCE = 5.0
+
+
+class Row(NamedTuple):
+    """A row of the database. `time` is ms since 1970; a null has no value."""
+
+    point: str
+    time: int
+    value: float | None
+    quality: int
+
+
+class Span(NamedTuple):
+    """Unix seconds of the right clock, both included."""
+
+    begin: float
+    end: float
+
+
+@dataclass
+class Exact:
+    """What was found; each list holds one line a finding. `excused`: in no buffer yet when the polling service died."""
+
+    polls: int = 0
+    readings: int = 0
+    nulls: int = 0
+    uncertain_clock: int = 0
+    excused: int = 0
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    invented: list[str] = field(default_factory=list)
+    disordered: list[str] = field(default_factory=list)
+    mistimed: list[str] = field(default_factory=list)
+
+
+def count(
+    answers: Sequence[Answer],
+    rows: Iterable[Row],
+    meters: dict[int, str],
+    excused: Collection[Span] = (),
+    *,
+    clock_is_right: bool = True,
+) -> Exact:
+    """Compare; `meters` is unit -> name. Points that no meter of the rig has are not looked at.
+
+    With `clock_is_right` False a reading may have any time, but a time that is not its answer's has to be told by its
+    quality: that is the caller's to judge.
+    """
+    result = Exact(polls=len(answers))
+    expected: dict[str, dict[int, Answer]] = defaultdict(dict)
+    for answer in answers:
+        for point in answer.points():
+            expected[f"{meters[answer.unit]}/{point}"][answer.number] = answer
+    found: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        meter, _, point = row.point.partition("/")
+        if meter not in meters.values() or point not in ADDRESSES:
+            continue
+        if row.value is None:
+            result.nulls += 1
+            continue
+        result.readings += 1
+        number = number_of(point, row.value)
+        asked = None if number is None else expected[row.point].get(number)
+        if asked is None:
+            result.invented.append(f"{row.point}: {row.value:g} at {row.time}, which no meter answered")
+            continue
+        found[row.point][asked.number].append(row)
+        if clock_is_right and abs(row.time / 1000 - asked.time) > TIME_TOLERANCE:
+            result.mistimed.append(
+                f"{row.point}: answer {asked.number} is stamped {row.time / 1000 - asked.time:+.1f} s"
+            )
+    for point, numbers in expected.items():
+        _count_point(point, numbers, found[point], excused, result)
+    return result
+
+
+def _count_point(
+    point: str,
+    expected: dict[int, Answer],
+    found: dict[int, list[Row]],
+    excused: Collection[Span],
+    result: Exact,
+) -> None:
+    before: Row | None = None
+    for number, answer in sorted(expected.items()):
+        rows = found.get(number, [])
+        if len(rows) > 1:
+            times = ", ".join(str(row.time) for row in rows)
+            result.doubled.append(f"{point}: answer {number} is there {len(rows)} times: {times}")
+        elif not rows:
+            if any(span.begin <= answer.time <= span.end for span in excused):
+                result.excused += 1
+            else:
+                result.lost.append(f"{point}: answer {number} of {answer.time:.3f}")
+        for row in rows[:1]:
+            result.uncertain_clock += row.quality == UNCERTAIN_CLOCK
+            if before is not None and row.time <= before.time:
+                result.disordered.append(
+                    f"{point}: answer {number} is at {row.time}, the one before at {before.time}"
+                )
+            before = row
