@@ -70,7 +70,8 @@ lists=(tools/debian-packages.txt)
 case "${1:-}" in
     "") ;;
     bench) lists+=(tests/debian-packages-bench.txt) ;;
-    *) lists+=(tests/debian-packages.txt) ;;
+    tests | floor) lists+=(tests/debian-packages.txt) ;;
+    *) die "unknown argument $1; there are tests, bench and floor" ;;
 esac
 install_debian_packages "${lists[@]}"
 make_venv .venv "$(newest_python)"
