@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tests.fault.report import FaultReport
 from tests.fault.rig.exact import TIME_TOLERANCE, UNCERTAIN_CLOCK
 from tests.fault.rig.faketime import Clock
-from tests.fault.rig.meters import number_of
+from tests.fault.rig.meters import ADDRESSES, number_of
 from tests.fault.rig.process import Process
 from tests.fault.rig.rig import HALL, ROOF, Rig, pause, say
 
@@ -84,6 +84,8 @@ class _Trial:
             if row.value is None:
                 continue
             meter, _, point = row.point.partition("/")
+            if meter not in units or point not in ADDRESSES:
+                continue
             when = answered.get((units[meter], number_of(point, row.value)))
             phase = next(
                 (one for one in self.phases if when and one.begin + EDGE < when < one.end - EDGE), None

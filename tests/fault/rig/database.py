@@ -100,9 +100,11 @@ class Database:
         return True
 
     def number_of_readings(self) -> int:
-        """How many readings with a value are committed."""
+        """How many readings of meters are committed with a value. The gateway's own health flows on without them."""
         with self.connect() as connection:
-            row = connection.execute("SELECT count(value) FROM reading").fetchone()
+            row = connection.execute(
+                "SELECT count(value) FROM reading WHERE point NOT IN (SELECT id FROM point WHERE name LIKE 'host/%')"
+            ).fetchone()
             assert row is not None
             return int(row[0])
 
@@ -116,10 +118,11 @@ class Database:
         return [Row(*row) for row in found]
 
     def newest(self) -> float | None:
-        """Unix seconds of the newest reading with a value."""
+        """Unix seconds of the newest reading of a meter with a value."""
         with self.connect() as connection:
             row = connection.execute(
                 "SELECT extract(epoch FROM max(time))::float8 FROM reading WHERE value IS NOT NULL"
+                " AND point NOT IN (SELECT id FROM point WHERE name LIKE 'host/%')"
             ).fetchone()
             return None if row is None else row[0]
 

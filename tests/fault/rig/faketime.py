@@ -30,6 +30,7 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "PYTHONPATH": f"{Path(__file__).parent / 'faked'}:{process.environment['PYTHONPATH']}",
         }
 
     def set(self, offset: float) -> None:
