@@ -36,10 +36,13 @@ COMPILED = (".so", ".pyd", ".pyc", ".dylib")
 INSTALLER_FILES = {"RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "uv_cache.json"}
 SKIPPED_FOLDERS = {"__pycache__", "bin", "_yaml"}
 
+# Without runpy, which would stay in the memory of a service for as long as it runs.
 MAIN = """\
-import runpy
+import sys
 
-runpy.run_module("{package}", run_name="__main__", alter_sys=True)
+from {package}.__main__ import main
+
+sys.exit(main())
 """
 
 

@@ -123,6 +123,7 @@ def encode_body(site: str, series: Sequence[Series]) -> bytes:
     blocks = [
         Block(
             one.times,
+            1,
             [
                 Column(
                     head(one.point, one.unit),

@@ -17,19 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from energy_collector import batch, chunk
+from energy_collector import chunk
 from energy_collector.boot import Boot
 from energy_collector.buffer_file import BufferFile, BufferReplacedError, BufferUnusableError, quarantined
 from energy_collector.chunk import Chunk, CorruptError, Packer
 from energy_collector.reading import Layout, Reading, Record
-from energy_collector.sealing import Sealer, Taken
 
+# What makes and reads batches is imported where it is used: the polling service opens the buffer too, and hashlib alone
+# would bring it 3.5 MB of OpenSSL.
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from energy_collector.sealing import Sealer, Taken
 
 __all__ = ["Buffer", "BufferReplacedError", "BufferUnusableError", "State", "Stored"]
 
 SCHEMA_VERSION = 2
+# Of a stream's name and of a batch's digest, in bytes.
+STREAM_SIZE, DIGEST_SIZE = 8, 32
 # Batches that the hub has are deleted with the next one that is sealed, or after so long, in s.
 SETTLE_AFTER = 15.0
 # How many of the newest chunks are asked for the newest time: the clock that stamped them never went back.
@@ -114,7 +119,7 @@ class Buffer:
         except BaseException:
             self.close()
             raise
-        self._sealer = Sealer(self._layout)
+        self._sealer: Sealer | None = None
 
     def close(self) -> None:
         """Close the connection. What was freed and is not settled is freed again after the next acknowledgement."""
@@ -256,8 +261,13 @@ class Buffer:
         transaction. None when there is nothing to seal yet, or when the polling service has dropped some of the
         readings meanwhile.
         """
+        from energy_collector import batch
+        from energy_collector.sealing import Sealer
+
         if self._freed and time.monotonic() - self._freed_at >= SETTLE_AFTER:
             self.settle()
+        if self._sealer is None:
+            self._sealer = Sealer(self._layout)
         span = int(interval * 1000)
         with self._file.guarded():
             if not flush and not self._is_full(span, max_readings):
@@ -273,9 +283,10 @@ class Buffer:
             ).fetchone()
             # Encoding and signing take their time: they are done outside of the transaction.
             data = batch.sign(self._sealer.body(site, taken), stream, sequence + 1, previous, key)
-        return self._store_batch(Stored(sequence + 1, taken.readings, data), taken, chunks[: taken.chunks])
+        stored = Stored(sequence + 1, taken.readings, data)
+        return self._store_batch(stored, batch.digest(data), taken, chunks[: taken.chunks])
 
-    def _store_batch(self, stored: Stored, taken: Taken, chunks: list[Chunk]) -> Stored | None:
+    def _store_batch(self, stored: Stored, digest: bytes, taken: Taken, chunks: list[Chunk]) -> Stored | None:
         sequence, readings, data = stored
         low, high = chunks[0].number, chunks[-1].number
         with self._file.transaction():
@@ -299,7 +310,7 @@ class Buffer:
             )
             self._db.execute(
                 "UPDATE head SET sequence = ?, digest = ?, following = ?, newest = max(newest, ?)",
-                (sequence, batch.digest(data), following, taken.last),
+                (sequence, digest, following, taken.last),
             )
         self._freed.clear()
         return stored
@@ -444,6 +455,8 @@ class Buffer:
 
     def export(self) -> Iterator[tuple[int | None, Reading]]:
         """Everything, oldest first, each reading with the sequence of its batch or None."""
+        from energy_collector import batch
+
         for sequence, checksum, data in self._db.execute(
             "SELECT sequence, checksum, data FROM batches ORDER BY sequence"
         ):
@@ -463,7 +476,7 @@ def _set_up(db: sqlite3.Connection) -> None:
     if version == 0:
         for statement in SCHEMA.split(";"):
             db.execute(statement)
-        head = (os.urandom(batch.STREAM_SIZE), batch.FIRST_PREVIOUS)
+        head = (os.urandom(STREAM_SIZE), bytes(DIGEST_SIZE))
         db.execute("INSERT INTO head VALUES (?, 0, ?, 1, 0, 0)", head)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     elif version != SCHEMA_VERSION:

@@ -8,7 +8,7 @@ done once, and a value goes through list comprehensions only.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
 from math import gcd
 from operator import sub
@@ -34,10 +34,11 @@ class Column(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Columns that share their times."""
+    """Columns that share their times. Columns may be made as they are asked for: there is one at a time then."""
 
     times: Sequence[int]
-    columns: Sequence[Column]
+    width: int
+    columns: Iterable[Column]
 
 
 def head(point: str, unit: str) -> bytes:
@@ -76,7 +77,7 @@ class Encoder:
         put_varint(out, len(vectors))
         for times in vectors:
             _put_times(out, times, base)
-        put_varint(out, sum(len(block.columns) for block in blocks))
+        put_varint(out, sum(block.width for block in blocks))
         exponents = self._exponents
         for index, block in zip(indices, blocks, strict=True):
             vector = bytearray()

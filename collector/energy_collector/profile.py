@@ -6,7 +6,6 @@ The format is described in docs/reference/profiles.md.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +149,9 @@ class _Defaults:
 
 def parse(name: str, data: Any) -> Profile:
     """Check and unpack a profile; raises ValueError with all faults, which are ours, not the user's."""
+    # Imported here: the services read profiles in a child process, and hashlib brings OpenSSL with it.
+    import hashlib
+
     faults: list[str] = []
     root = Section(data, name, faults)
     kind = root.choice("kind", ("registers", "analogue", "sunspec"), "registers")

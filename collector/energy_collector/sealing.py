@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,16 +33,6 @@ class _Known:
     heads: list[bytes]
     # Other layouts with one of its points.
     rivals: set[int] = field(default_factory=set)
-
-
-@dataclass
-class _Group:
-    """The records of one layout in a batch."""
-
-    times: list[int] = field(default_factory=list)
-    values: array[float] = field(default_factory=lambda: array("d"))
-    codes: list[bytes] = field(default_factory=list)
-    coded: bool = False
 
 
 class Sealer:
@@ -109,36 +99,32 @@ class Sealer:
 
     def body(self, site: str, taken: Taken) -> bytes:
         """The body of a batch."""
-        groups: dict[int, _Group] = {}
+        groups: dict[int, list[Packed]] = {}
         for one in taken.records:
-            group = groups.get(one.layout)
-            if group is None:
-                group = groups[one.layout] = _Group()
-            count = len(self._of(one.layout).heads)
-            group.times.append(one.time)
-            group.values.frombytes(one.values or bytes(8 * count))
-            group.codes.append(one.codes or bytes(count))
-            group.coded = group.coded or bool(one.codes)
+            groups.setdefault(one.layout, []).append(one)
         return self._encoder.body(site, [self._block(number, group) for number, group in groups.items()])
 
-    def _block(self, number: int, group: _Group) -> Block:
+    def _block(self, number: int, group: list[Packed]) -> Block:
         heads = self._of(number).heads
-        width = len(heads)
-        # Lists share their numbers with their slices; an array would make each anew.
-        values = group.values.tolist()
-        good = runs(bytes(len(group.times)))
-        if not group.coded:
-            return Block(
-                group.times, [Column(name, good, values[at::width]) for at, name in enumerate(heads)]
-            )
-        columns = []
-        codes = b"".join(group.codes)
-        for at, name in enumerate(heads):
-            own, column = codes[at::width], values[at::width]
-            if max(own) >= BAD:
-                column = [value for value, code in zip(column, own, strict=True) if code < BAD]
-            columns.append(Column(name, runs(own) if any(own) else good, column))
-        return Block(group.times, columns)
+        return Block([one.time for one in group], len(heads), _columns(heads, group))
+
+
+def _columns(heads: Sequence[bytes], group: Sequence[Packed]) -> Iterator[Column]:
+    """The columns of one layout. As numbers, a batch takes four times what it takes packed: so this is done when the
+    columns are written, for one layout after the other."""
+    width = len(heads)
+    packed = array("d")
+    for one in group:
+        packed.frombytes(one.values or bytes(8 * width))
+    # Lists share their numbers with their slices; an array would make each anew.
+    values = packed.tolist()
+    good = runs(bytes(len(group)))
+    codes = b"".join(one.codes or bytes(width) for one in group) if any(one.codes for one in group) else b""
+    for at, name in enumerate(heads):
+        own, column = codes[at::width], values[at::width]
+        if own and max(own) >= BAD:
+            column = [value for value, code in zip(column, own, strict=True) if code < BAD]
+        yield Column(name, runs(own) if any(own) else good, column)
 
 
 class _Layouts(dict[int, Layout]):

@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -224,6 +225,8 @@ def _factor(exponent: int) -> Fraction | None:
     return Fraction(10) ** exponent
 
 
+# Meters of one model with the same transformers share their steps.
+@lru_cache(maxsize=4096)
 def _step(point: Point, exponent: Fraction | None, transformers: float, sign: int) -> _Step:
     """Everything that a number is multiplied with, in units of the last digit that is kept."""
     digits = Fraction(10) ** point.decimals
