@@ -25,6 +25,8 @@ BUSY_TIMEOUT = 30.0
 # docs/decisions/0020-buffer-in-chunks.md says how these were chosen.
 PAGE_SIZE = 512
 CHECKPOINT_PAGES = 1000
+# Pages kept in memory, in KiB: each is written once and read once. SQLite would take 2000.
+CACHE = 256
 # What the write-ahead log is cut back to after a checkpoint, in bytes. Below that its blocks are used again, so that a
 # commit changes nothing of the file but the bytes of one or two blocks.
 WAL_LIMIT = 4 << 20
@@ -97,6 +99,7 @@ class BufferFile:
     def _prepare(self, set_up: Callable[[sqlite3.Connection], None]) -> None:
         self.db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute(f"PRAGMA cache_size = -{CACHE}")
         self.db.execute("PRAGMA synchronous = FULL")
         self.db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self.db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")

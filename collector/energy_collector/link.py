@@ -16,10 +16,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from energy_collector import mqtt
 from energy_collector.config import HubConfig
+from energy_collector.hosts import resolvable
 from energy_collector.varint import FormatError
 
 TOPIC_ROOT = "energy/v1"
@@ -131,14 +132,16 @@ class Link:
 
     def _try(self) -> ssl.SSLSocket:
         context = tls_context(self._hub)
-        where = (self._hub.host, self._hub.port)
+        host = resolvable(self._hub.host)
+        # It takes bytes as getaddrinfo does, though its stub does not say so.
+        where: Any = (host, self._hub.port)
         raw = socket.create_connection(where, timeout=self._hub.connect_timeout)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self._hub.tcp_nodelay)
             # Bytes that nobody confirms for as long as that were sent into a dead path.
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._hub.keepalive * 1000)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_LIMIT)
-            return context.wrap_socket(raw, server_hostname=self._hub.host)
+            return context.wrap_socket(raw, server_hostname=host)
         except BaseException:
             raw.close()
             raise

@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from energy_collector.config import BusConfig
+from energy_collector.hosts import resolvable
 
 KEEPALIVE_INTERVAL = 10
 KEEPALIVE_COUNT = 3
@@ -109,7 +110,7 @@ class TcpLine(Line):
     async def _connect(cls, config: BusConfig) -> TcpLine:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+            found = await loop.getaddrinfo(resolvable(config.host), config.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise OSError(errno.EHOSTUNREACH, f"the name {config.host} has no address") from error
         failure: OSError | None = None

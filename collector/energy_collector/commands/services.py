@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from pathlib import Path
 
 from energy_collector import config
 from energy_collector.commands import OK
 from energy_collector.journal import set_up
 
 
-def gateway(options: argparse.Namespace) -> int:
+def gateway(path: Path) -> int:
     """Poll the meters until told to stop."""
     from energy_collector.aside import aside
 
-    settings = aside(lambda: config.load(options.config))
+    settings = aside(lambda: config.load(path))
     if settings.metrics_port is None:
         # asyncio does without TLS where there is none, and so do the meters: OpenSSL alone takes 4 MB.
         sys.modules["ssl"] = None  # type: ignore[assignment]
@@ -28,19 +28,19 @@ def gateway(options: argparse.Namespace) -> int:
     _become_service()
 
     async def serve() -> None:
-        await Gateway(settings, options.config).run()
+        await Gateway(settings, path).run()
 
     asyncio.run(serve())
     return OK
 
 
-def persistence(options: argparse.Namespace) -> int:
+def persistence(path: Path) -> int:
     """Deliver what is stored until told to stop."""
     # Imported here: the polling service has no need of TLS and MQTT, and saves their memory.
     from energy_collector.aside import aside
     from energy_collector.persistence import Persistence
 
-    settings = aside(lambda: config.load(options.config))
+    settings = aside(lambda: config.load(path))
     _become_service()
     Persistence(settings).run()
     return OK
