@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SITES ?= 3
-ROUNDS ?= 20
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON_SOURCES := collector controller hub lab plugins tests tools
 MOLECULE_SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard tests/molecule/*/molecule.yml)))
@@ -85,8 +84,12 @@ bench: bootstrap-bench ## Benchmarks into build/bench and docs/reference/costs.m
 	python tools/costs_page.py
 
 .PHONY: faults
-faults: bootstrap release ## Fault tests at full size into build/faults: make faults [WHAT=name] [ROUNDS=n]
-	python tests/fault/run.py --rounds $(ROUNDS) $(WHAT)
+faults: bootstrap-tests release ## Fault tests at full size into build/faults: make faults [WHAT=name] [ROUNDS=n]
+	python tests/fault/run.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(WHAT)
+
+.PHONY: faults-few
+faults-few: bootstrap-tests ## The fault tests that need no lab, with few rounds
+	pytest tests/fault
 
 # ---- Keep up to date
 

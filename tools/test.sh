@@ -27,6 +27,7 @@ else
     echo "==== only one supported Python here: the second line-up (Python 3.11 with ansible-core 2.19) was not tested"
     part "molecule" make --no-print-directory molecule
 fi
+part "faults (few rounds)" make --no-print-directory faults-few
 part "fleet" make --no-print-directory fleet
 
 printf '\n==== all parts passed\n'

@@ -35,6 +35,8 @@ __all__ = ["Buffer", "BufferReplacedError", "BufferUnusableError", "State", "Sto
 SCHEMA_VERSION = 2
 # Of a stream's name and of a batch's digest, in bytes.
 STREAM_SIZE, DIGEST_SIZE = 8, 32
+# A batch may be longer than its interval by one part in so many: polls are never exactly an interval apart.
+SLACK = 10
 # Batches that the hub has are deleted with the next one that is sealed, or after so long, in s.
 SETTLE_AFTER = 15.0
 # How many of the newest chunks are asked for the newest time: the clock that stamped them never went back.
@@ -257,9 +259,10 @@ class Buffer:
         """Make a batch of the oldest readings, if there are enough of them or `flush` says not to wait for
         more.
 
-        It spans less than `interval` s. Storing the batch, deleting its chunks and deleting what was freed is one
-        transaction. None when there is nothing to seal yet, or when the polling service has dropped some of the
-        readings meanwhile.
+        It is sealed when the newest reading is `interval` s younger than the oldest, and holds that newest one too:
+        readings that come once an interval would travel alone otherwise, and late. Storing the batch, deleting its
+        chunks and deleting what was freed is one transaction. None when there is nothing to seal yet, or when the
+        polling service has dropped some of the readings meanwhile.
         """
         from energy_collector import batch
         from energy_collector.sealing import Sealer
@@ -272,12 +275,11 @@ class Buffer:
         with self._file.guarded():
             if not flush and not self._is_full(span, max_readings):
                 return None
-            chunks = self._chunks(span, max_readings)
-            taken = self._sealer.take(chunks, span, max_readings)
-            if taken is None:
-                if not flush or not chunks:
-                    return None
-                taken = self._sealer.everything(chunks)
+            limit = span + span // SLACK
+            chunks = self._chunks(limit, max_readings)
+            if not chunks:
+                return None
+            taken = self._sealer.take(chunks, limit, max_readings) or self._sealer.everything(chunks)
             stream, sequence, previous = self._db.execute(
                 "SELECT stream, sequence, digest FROM head"
             ).fetchone()

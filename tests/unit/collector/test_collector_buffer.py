@@ -51,10 +51,10 @@ def test_sealing_moves_the_oldest_readings_into_a_chain_of_batches(buffer: Buffe
     assert buffer.oldest_reading() is None
 
 
-def test_a_batch_spans_less_than_its_interval(buffer: Buffer) -> None:
+def test_a_batch_holds_the_reading_that_ends_its_interval_and_none_behind_it(buffer: Buffer) -> None:
     buffer.append(some(30, step=1000))
     sealed = [buffer.seal("plant-a", vectors.KEY, 10, 1000) for _ in range(4)]
-    assert [one and one.readings for one in sealed] == [10, 10, None, None]
+    assert [one and one.readings for one in sealed] == [11, 11, None, None]
 
 
 def test_readings_that_cannot_share_a_batch_do_not_stop_the_sealing(buffer: Buffer) -> None:
