@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from energy_collector import quality
@@ -15,7 +16,7 @@ from energy_collector.journal import log
 from energy_collector.learned import Learned, Refusals
 from energy_collector.meter import Meter, Poll, Stamp, is_refusal, is_silence
 from energy_collector.plan import Block, Cut, Span, block, plan
-from energy_collector.profile import Profile, point_name
+from energy_collector.profile import Point, Profile, point_name
 from energy_collector.reading import Layout, Record, nulls
 from energy_collector.registers import Field, Unpacker
 from energy_collector.values import ChannelConversion, Conversion, Decoder, counter
@@ -253,19 +254,25 @@ class BlockMeter(Meter):
             await self._learned.save()
 
 
+# Most meters of a site are alike: they share what does not depend on the meter.
+@lru_cache(maxsize=64)
+def _wanted(
+    points: tuple[Point, ...], chosen: tuple[str, ...], reverse: bool
+) -> tuple[dict[str, Point], tuple[Span, ...]]:
+    """The points to be read, all where none are chosen, by their names on this site; and where they lie."""
+    names = {point: point_name(point.name, reverse=reverse) for point in points}
+    wanted = {names[point]: point for point in points if not chosen or names[point] in chosen}
+    return wanted, tuple(
+        Span(name, point.address, point.size, point.function) for name, point in wanted.items()
+    )
+
+
 class RegisterMeter(BlockMeter):
     """A meter whose points lie at fixed addresses."""
 
     def __init__(self, config: MeterConfig, profile: Profile, learned: Learned | None = None) -> None:
-        names = {point: point_name(point.name, reverse=config.reverse) for point in profile.points}
-        wanted = [point for point in profile.points if not config.points or names[point] in config.points]
-        self._by_name = {names[point]: point for point in wanted}
-        super().__init__(
-            config,
-            profile,
-            learned,
-            [Span(names[point], point.address, point.size, point.function) for point in wanted],
-        )
+        self._by_name, spans = _wanted(profile.points, config.points, config.reverse)
+        super().__init__(config, profile, learned, spans)
         self.points = {self._name(name): point.unit for name, point in self._by_name.items()}
         for name, point in self._by_name.items():
             rolls = counter(point, config)

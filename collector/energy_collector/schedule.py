@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
+from array import array
 
 MAX_BACKOFF = 300.0
 # The first failures are repeated soon: a lost answer is no dead unit.
@@ -60,11 +60,16 @@ class Lateness:
     """How late the last polls were sent."""
 
     def __init__(self) -> None:
-        self._last: deque[float] = deque(maxlen=REMEMBERED_POLLS)
+        self._last = array("d")
+        self._oldest = 0
 
     def add(self, seconds: float) -> None:
         """A poll was sent so long after it was due."""
-        self._last.append(seconds)
+        if len(self._last) < REMEMBERED_POLLS:
+            self._last.append(seconds)
+        else:
+            self._last[self._oldest] = seconds
+            self._oldest = (self._oldest + 1) % REMEMBERED_POLLS
 
     def percentile(self, part: float) -> float | None:
         """So many ms late were `part` (0 to 1) of the last polls at most; None before the first one."""

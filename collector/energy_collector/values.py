@@ -225,7 +225,7 @@ def _factor(exponent: int) -> Fraction | None:
     return Fraction(10) ** exponent
 
 
-# Meters of one model with the same transformers share their steps.
+# Meters of one model with the same transformers share their steps, and what stands for no value.
 @lru_cache(maxsize=4096)
 def _step(point: Point, exponent: Fraction | None, transformers: float, sign: int) -> _Step:
     """Everything that a number is multiplied with, in units of the last digit that is kept."""
@@ -247,6 +247,7 @@ def _quotient(factor: Fraction, kind: str) -> tuple[float, int]:
     return factor.numerator, factor.denominator
 
 
+@lru_cache(maxsize=4096)
 def _missing(point: Point) -> frozenset[int | float]:
     """The numbers that stand for no value, as the registers can hold them."""
     if point.type != "float32":
