@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,7 +78,8 @@ def read_layout(text: str) -> Layout:
     """The layout that was written down; raises CorruptError."""
     try:
         points, units = json.loads(text)
-        return Layout(tuple(map(str, points)), tuple(map(str, units)))
+        # A site has thousands of points and a dozen units.
+        return Layout(tuple(map(str, points)), tuple(sys.intern(str(unit)) for unit in units))
     except (ValueError, TypeError) as error:
         raise CorruptError(f"a layout cannot be read: {error}") from error
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from tests.bench.rig.child import ROOT
 from tests.bench.rig.hub import SITE, Broker
 
 COLLECTD = Path("/usr/sbin/collectd")
+UNIT = ROOT / "roles" / "collector" / "templates" / "_common.service.j2"
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,22 @@ class Contender:
         self._processes = []
 
 
+def unit_environment() -> dict[str, str]:
+    """What systemd gives both services."""
+    lines = [
+        line for line in UNIT.read_text(encoding="utf-8").splitlines() if line.startswith("Environment=")
+    ]
+    return dict(one.split("=", 1) for line in lines for one in shlex.split(line.removeprefix("Environment=")))
+
+
 class Ours(Contender):
-    """Both services, with the settings that they have by themselves."""
+    """Both services, with the settings that they have by themselves and the environment of their units."""
 
     name = "wattfleet"
 
     def __init__(self, folder: Path, broker: Broker) -> None:
         super().__init__(folder, broker)
+        self.environment |= unit_environment()
         self.command: Sequence[str] = (sys.executable, "-m", "energy_collector")
 
     def run_with(self, python: str, release: Path) -> None:
