@@ -59,12 +59,15 @@ class Chunk(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A record as it lies in a chunk, from offset `start` to `end`. `values` is empty when all are null."""
+    """A record as it lies in a chunk, from offset `start` to `end`. `values` is empty when all are null.
+
+    Parts of a memoryview are views themselves: nothing is copied.
+    """
 
     layout: int
     time: int
-    values: bytes
-    codes: bytes
+    values: bytes | memoryview
+    codes: bytes | memoryview
     start: int
     end: int
 
@@ -201,7 +204,7 @@ def check(stored: bytes) -> bytes:
     return zlib.decompress(content[1:]) if content[:1] == b"Z" else content[1:]
 
 
-def unpack(data: bytes, layouts: Mapping[int, Layout]) -> Iterator[Packed]:
+def unpack(data: bytes | memoryview, layouts: Mapping[int, Layout]) -> Iterator[Packed]:
     """The records of a chunk; raises CorruptError."""
     at = 0
     while at < len(data):
@@ -211,7 +214,8 @@ def unpack(data: bytes, layouts: Mapping[int, Layout]) -> Iterator[Packed]:
         except (struct.error, KeyError) as error:
             raise CorruptError(f"a chunk cannot be read at offset {at}") from error
         start, at = at, at + HEAD.size
-        values = codes = b""
+        values: bytes | memoryview = b""
+        codes: bytes | memoryview = b""
         if kind != NULL:
             values = data[at : at + 8 * count]
             at += 8 * count
@@ -227,8 +231,8 @@ def records(data: bytes, layouts: Mapping[int, Layout]) -> Iterator[Record]:
     """The same as records; raises CorruptError."""
     for one in unpack(data, layouts):
         layout = layouts[one.layout]
-        values = array("d", one.values or bytes(8 * len(layout.points)))
-        yield Record(layout, one.time, values, one.codes)
+        values = array("d", bytes(one.values) or bytes(8 * len(layout.points)))
+        yield Record(layout, one.time, values, bytes(one.codes))
 
 
 def shift(data: bytes, by: int, layouts: Mapping[int, Layout]) -> bytes:

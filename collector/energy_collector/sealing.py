@@ -55,7 +55,7 @@ class Sealer:
         readings = 0
         for index, chunk in enumerate(chunks):
             start, before = len(taken), readings
-            for one in unpack(chunk.data, self.layouts):
+            for one in unpack(memoryview(chunk.data), self.layouts):
                 count = len(self.layouts[one.layout].points)
                 cut = taken and (
                     one.time >= chunks[0].first + span
@@ -76,7 +76,7 @@ class Sealer:
 
     def everything(self, chunks: Sequence[Chunk]) -> Taken:
         """All records of chunks of which `take` says that they fit."""
-        found = [one for chunk in chunks for one in unpack(chunk.data, self.layouts)]
+        found = [one for chunk in chunks for one in unpack(memoryview(chunk.data), self.layouts)]
         return _taken(found, sum(chunk.readings for chunk in chunks), len(chunks), None)
 
     def _rest(self, chunk: Chunk, start: int, number: int, readings: int) -> Chunk:
