@@ -81,10 +81,10 @@ def line(tmp_path: Path) -> Iterator[Line]:
 
 
 def fill(folder: Path, count: int, start: int = 1000) -> Buffer:
-    """A buffer with `count` readings a second apart, so that each is a batch of its own."""
+    """A buffer with `count` readings two seconds apart, so that each is a batch of its own."""
     buffer = Buffer(folder / "buffer.db")
     layout = Layout(("m/p",), ("W",))
-    buffer.append([Record(layout, start + 1000 * index, [float(index)]) for index in range(count)])
+    buffer.append([Record(layout, start + 2000 * index, [float(index)]) for index in range(count)])
     return buffer
 
 
@@ -362,7 +362,7 @@ def test_killed_persistence_goes_on_where_it_was(line: Line) -> None:
         for data in seen.values()
         for reading in batch.decode_body(batch.parse(data).body).readings()
     ]
-    assert sorted(times) == [1000 + 1000 * index for index in range(40)]
+    assert sorted(times) == [1000 + 2000 * index for index in range(40)]
 
 
 def test_a_hub_of_a_foreign_authority_gets_nothing(line: Line) -> None:
