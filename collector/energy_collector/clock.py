@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from energy_collector.boot import Boot
+from energy_collector.storage.boot import Boot
 
 # The release is not older than this: 2026-01-01T00:00:00Z, in ms. A wall clock that is, is wrong.
 BUILT = 1_767_225_600_000

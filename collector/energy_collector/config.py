@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from energy_collector import profiles
-from energy_collector.profile import Profile
+from energy_collector.meters.profile import Profile
 from energy_collector.section import Section, near
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")

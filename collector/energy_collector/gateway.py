@@ -18,15 +18,15 @@ from energy_collector.clock import SourceClock, Stamper, synchronised
 from energy_collector.config import Config, ConfigError, load
 from energy_collector.control import ControlServer, RequestError
 from energy_collector.journal import Faults, log
-from energy_collector.learned import Learned
+from energy_collector.meters.learned import Learned
 from energy_collector.notify import notify, watchdog_interval
 from energy_collector.operations import Operations, whole
-from energy_collector.poller import PolledMeter
-from energy_collector.polling import Polling
+from energy_collector.polling.buses import Polling
+from energy_collector.polling.poller import PolledMeter
 from energy_collector.processing import Processing
 from energy_collector.stages.calibration import Calibration
+from energy_collector.storage.writer import Writer
 from energy_collector.times import iso
-from energy_collector.writer import Writer
 
 if TYPE_CHECKING:
     from energy_collector.metrics import Metrics

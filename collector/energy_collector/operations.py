@@ -13,9 +13,9 @@ from energy_collector.bus.bus import COUNTERS
 from energy_collector.bus.errors import ExceptionAnswerError, TimedOutError
 from energy_collector.clock import SourceClock
 from energy_collector.control import RequestError
-from energy_collector.poller import PolledMeter
+from energy_collector.meters.sunspec import BASES, MARKER
+from energy_collector.polling.poller import PolledMeter
 from energy_collector.reading import Record, readings
-from energy_collector.sunspec import BASES, MARKER
 from energy_collector.times import iso
 
 MAX_REGISTERS = 125

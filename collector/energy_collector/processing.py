@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 from energy_collector.config import Config
 from energy_collector.journal import Faults
-from energy_collector.meter import Meter
-from energy_collector.profile import point_name
+from energy_collector.meters.meter import Meter
+from energy_collector.meters.profile import point_name
 from energy_collector.reading import Layout, Record
 from energy_collector.stages.calibration import Calibration
 from energy_collector.stages.counters import ENERGY_UNITS, Counters

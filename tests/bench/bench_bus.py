@@ -34,8 +34,8 @@ from energy_collector.bus import Bus, BusError, ReadRegisters  # noqa: E402  (af
 from energy_collector.clock import SourceClock  # noqa: E402
 from energy_collector.config import BusConfig, MeterConfig  # noqa: E402
 from energy_collector.journal import Faults  # noqa: E402
-from energy_collector.meter import Meter, Poll, Stamp  # noqa: E402
-from energy_collector.poller import PolledMeter, Poller  # noqa: E402
+from energy_collector.meters.meter import Meter, Poll, Stamp  # noqa: E402
+from energy_collector.polling.poller import PolledMeter, Poller  # noqa: E402
 from energy_collector.profiles import load  # noqa: E402
 from energy_collector.reading import Layout, Record, nulls  # noqa: E402
 

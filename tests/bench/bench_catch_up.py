@@ -39,9 +39,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "lab")]
 
-from energy_collector import batch, config, identity, journal, persistence  # noqa: E402  (a benchmark is started as a file)
-from energy_collector.buffer import Buffer  # noqa: E402
-from energy_collector.delivery import Delivery  # noqa: E402
+from energy_collector import config, journal  # noqa: E402
+from energy_collector.batches import batch  # noqa: E402
+from energy_collector.delivery import identity, persistence  # noqa: E402
+from energy_collector.delivery.window import Delivery  # noqa: E402
+from energy_collector.storage.buffer import Buffer  # noqa: E402
 
 from tests.bench.site_readings import SITE, SiteReadings, count  # noqa: E402
 from tests.unit.collector.collector_support import Authority, Broker, FakeHub, document  # noqa: E402

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from energy_collector import buffer_file
-from energy_collector.buffer import Buffer
 from energy_collector.reading import Layout, Record
+from energy_collector.storage import buffer_file
+from energy_collector.storage.buffer import Buffer
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))

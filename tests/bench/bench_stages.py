@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from energy_collector import batch
+from energy_collector.batches import batch
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
 from energy_collector.reading import Layout, Record, readings

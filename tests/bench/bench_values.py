@@ -20,11 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from energy_collector.config import MeterConfig
-from energy_collector.plan import Span, plan
-from energy_collector.profile import Point, Profile
+from energy_collector.meters.plan import Span, plan
+from energy_collector.meters.profile import Point, Profile
+from energy_collector.meters.registers import Order, Unpacker
+from energy_collector.meters.values import Conversion, Decoder
 from energy_collector.reading import Layout, Record
-from energy_collector.registers import Order, Unpacker
-from energy_collector.values import Conversion, Decoder
 from pymodbus.client import AsyncModbusTcpClient as Client
 from pymodbus.pdu.register_message import ReadHoldingRegistersResponse
 

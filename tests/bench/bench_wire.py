@@ -38,8 +38,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "lab")]
 
-from energy_collector import batch  # noqa: E402  (a benchmark is started as a file)
-from energy_collector.buffer import Buffer  # noqa: E402
+from energy_collector.batches import batch  # noqa: E402  (a benchmark is started as a file)
+from energy_collector.storage.buffer import Buffer  # noqa: E402
 
 from tests.bench.site_readings import SITE, SiteReadings, count  # noqa: E402
 from tests.bench.wire_peers import TOPIC, Polls, Sparkplug, influx, telegraf_json  # noqa: E402

@@ -40,7 +40,7 @@ from energy_collector.bus.framing import Exchange, Framing, RtuFraming, TcpFrami
 from energy_collector.bus.requests import ReadRegisters, Request  # noqa: E402
 from energy_collector.bus.unit import Unit  # noqa: E402
 from energy_collector.config import BusConfig, MeterConfig  # noqa: E402
-from energy_collector.meters import make  # noqa: E402
+from energy_collector.meters.making import make  # noqa: E402
 from pymodbus.framer import FramerRTU  # noqa: E402
 
 UNIT, NEIGHBOUR = 17, 18

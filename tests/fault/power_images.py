@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from energy_collector import batch
-from energy_collector.buffer import Buffer
+from energy_collector.batches import batch
 from energy_collector.reading import Layout, Record
+from energy_collector.storage.buffer import Buffer
 
 from tests.bench.loopfs import LoopFs
 from tests.bench.loopfs import run as command

@@ -11,9 +11,9 @@ from energy_collector import control
 from energy_collector.bus import Bus
 from energy_collector.clock import SourceClock
 from energy_collector.config import Config
-from energy_collector.meters import make
+from energy_collector.meters.making import make
 from energy_collector.operations import Operations
-from energy_collector.poller import PolledMeter
+from energy_collector.polling.poller import PolledMeter
 
 Request = dict[str, Any]
 Answer = dict[str, Any]

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from energy_collector import config, quality
-from energy_collector.buffer import Buffer, BufferUnusableError
 from energy_collector.commands import OK, complain
 from energy_collector.commands.table import table
 from energy_collector.reading import Reading
-from energy_collector.salvage import salvage
+from energy_collector.storage.buffer import Buffer, BufferUnusableError
+from energy_collector.storage.salvage import salvage
 from energy_collector.times import iso
 
 

@@ -38,7 +38,7 @@ def persistence(path: Path) -> int:
     """Deliver what is stored until told to stop."""
     # Imported here: the polling service has no need of TLS and MQTT, and saves their memory.
     from energy_collector.aside import aside
-    from energy_collector.persistence import Persistence
+    from energy_collector.delivery.persistence import Persistence
 
     settings = aside(lambda: config.load(path))
     _become_service()

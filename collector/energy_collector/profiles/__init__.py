@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from energy_collector.profile import Profile, parse
+from energy_collector.meters.profile import Profile, parse
 
 SUFFIX = ".yaml"
 

@@ -14,8 +14,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from energy_collector.polling.schedule import Schedule
 from energy_collector.reading import Layout, Record
-from energy_collector.schedule import Schedule
 
 Stamp = Callable[[], int]
 

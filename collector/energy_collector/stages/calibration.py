@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from energy_collector import quality
 from energy_collector.journal import Faults, log
-from energy_collector.learned import Learned
+from energy_collector.meters.learned import Learned
 from energy_collector.reading import Layout, Record
 from energy_collector.section import Section, near
 from energy_collector.stages.counters import COUNTED

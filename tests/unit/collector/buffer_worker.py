@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from energy_collector.buffer import Buffer
-from energy_collector.identity import signing_key
+from energy_collector.delivery.identity import signing_key
 from energy_collector.reading import Layout, Record
+from energy_collector.storage.buffer import Buffer
 
 POINTS = 7
 

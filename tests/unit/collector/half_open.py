@@ -21,8 +21,8 @@ from energy_collector.bus import Bus  # noqa: E402  (after the path)
 from energy_collector.clock import SourceClock  # noqa: E402
 from energy_collector.config import BusConfig, MeterConfig  # noqa: E402
 from energy_collector.journal import Faults  # noqa: E402
-from energy_collector.meters import make  # noqa: E402
-from energy_collector.poller import PolledMeter, Poller  # noqa: E402
+from energy_collector.meters.making import make  # noqa: E402
+from energy_collector.polling.poller import PolledMeter, Poller  # noqa: E402
 from energy_collector.reading import Record  # noqa: E402
 
 from tests.unit.collector.modbus_peers import SerialGateway  # noqa: E402

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 
 from energy_collector.bus import Bus
 from energy_collector.config import BusConfig
-from energy_collector.meter import Meter, Poll
+from energy_collector.meters.meter import Meter, Poll
 from energy_collector.reading import Reading, readings
 
 

@@ -8,14 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from energy_collector import batch, quality
-from energy_collector.boot import Boot
-from energy_collector.buffer import Buffer
+from energy_collector import quality
+from energy_collector.batches import batch
 from energy_collector.clock import BUILT, SourceClock, Stamper, synchronised
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults
 from energy_collector.reading import Layout, Reading, Record
-from energy_collector.writer import Writer
+from energy_collector.storage.boot import Boot
+from energy_collector.storage.buffer import Buffer
+from energy_collector.storage.writer import Writer
 
 from . import wire_vectors as vectors
 
@@ -113,7 +114,7 @@ class Site:
         self.folder = folder
         self.machine = machine
         self.rules = rules
-        monkeypatch.setattr("energy_collector.buffer.Boot", lambda: machine)
+        monkeypatch.setattr("energy_collector.storage.buffer.Boot", lambda: machine)
         self.taken: dict[float, float] = {}
         self.start()
 

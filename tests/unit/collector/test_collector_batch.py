@@ -9,9 +9,10 @@ import zlib
 
 import pytest
 from cryptography.exceptions import InvalidSignature
-from energy_collector import batch, quality
+from energy_collector import quality
+from energy_collector.batches import batch
+from energy_collector.batches.varint import FormatError, Reader, put_varint, put_zigzag
 from energy_collector.reading import Reading
-from energy_collector.varint import FormatError, Reader, put_varint, put_zigzag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from energy_collector import batch
-from energy_collector.buffer import Buffer, BufferUnusableError
+from energy_collector.batches import batch
 from energy_collector.reading import Layout, Record
+from energy_collector.storage.buffer import Buffer, BufferUnusableError
 
 from . import wire_vectors as vectors
 
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_opened_is_said_in_one_line(tmp_path: Path) -> Non
 
 def test_two_services_may_make_the_buffer_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from energy_collector.buffer import Buffer;"
+        "import sys, pathlib; from energy_collector.storage.buffer import Buffer;"
         "print(Buffer(pathlib.Path(sys.argv[1])).stream.hex())"
     )
     for attempt in range(3):

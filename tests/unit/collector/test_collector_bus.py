@@ -16,7 +16,7 @@ from energy_collector import quality
 from energy_collector.bus import Bus, BusError, Diagnostics, Identify, ReadBits, ReadRegisters
 from energy_collector.bus.errors import NoConnectionError
 from energy_collector.config import BusConfig, MeterConfig
-from energy_collector.meters import make
+from energy_collector.meters.making import make
 from energy_collector.reading import readings
 
 from .collector_support import ModbusServer, free_port, holding_device, input_device

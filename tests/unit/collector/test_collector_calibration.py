@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from energy_collector import control, quality
-from energy_collector.buffer import Buffer
 from energy_collector.journal import Faults
-from energy_collector.learned import Learned
+from energy_collector.meters.learned import Learned
 from energy_collector.reading import Layout, Record, readings
 from energy_collector.stages.calibration import Calibration, MappingError, load
+from energy_collector.storage.buffer import Buffer
 
 from .collector_support import ModbusServer, Service, input_device, running, wait_for
 from .collector_support import document as service_document

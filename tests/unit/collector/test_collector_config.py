@@ -11,7 +11,7 @@ import pytest
 import yaml
 from energy_collector import config
 from energy_collector.cli import main
-from energy_collector.meters import make
+from energy_collector.meters.making import make
 
 from .collector_support import document
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from energy_collector import profiles
-from energy_collector.blocks import RegisterMeter
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
-from energy_collector.learned import Learned
-from energy_collector.meters import make
-from energy_collector.plan import Block, Cut, Span, block, plan
-from energy_collector.profile import parse
+from energy_collector.meters.blocks import RegisterMeter
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.making import make
+from energy_collector.meters.plan import Block, Cut, Span, block, plan
+from energy_collector.meters.profile import parse
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

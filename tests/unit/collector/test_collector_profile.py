@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from energy_collector.profile import Bits, Serial, parse
-from energy_collector.registers import Order
+from energy_collector.meters.profile import Bits, Serial, parse
+from energy_collector.meters.registers import Order
 
 GOOD: dict[str, Any] = {
     "model": "Example PM-1",

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from energy_collector import learned as learned_module
 from energy_collector import quality
-from energy_collector.blocks import REFUSED_POLLS, RETRY, RegisterMeter
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
-from energy_collector.learned import Learned
-from energy_collector.profile import Profile, parse
+from energy_collector.meters import learned as learned_module
+from energy_collector.meters.blocks import REFUSED_POLLS, RETRY, RegisterMeter
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.profile import Profile, parse
 
 from .register_device import Asking, Device
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from energy_collector import quality
-from energy_collector.blocks import REFUSED_POLLS, RegisterMeter
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
-from energy_collector.learned import Learned
-from energy_collector.profile import Serial, parse
-from energy_collector.registers import Order
-from energy_collector.serial import decode
+from energy_collector.meters.blocks import REFUSED_POLLS, RegisterMeter
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.profile import Serial, parse
+from energy_collector.meters.registers import Order
+from energy_collector.meters.serial import decode
 
 from .register_device import Asking, Device
 

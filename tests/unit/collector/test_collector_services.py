@@ -22,13 +22,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509 import load_pem_x509_certificate
-from energy_collector import batch, config, control
-from energy_collector.buffer import Buffer
+from energy_collector import config, control
+from energy_collector.batches import batch
 from energy_collector.cli import main
-from energy_collector.persistence import Persistence
+from energy_collector.delivery.persistence import Persistence
+from energy_collector.delivery.telemetry import TelemetryLog
+from energy_collector.delivery.telemetry import line as telemetry_line
 from energy_collector.reading import Layout, Record
-from energy_collector.telemetry import TelemetryLog
-from energy_collector.telemetry import line as telemetry_line
+from energy_collector.storage.buffer import Buffer
 
 from .collector_support import (
     Authority,

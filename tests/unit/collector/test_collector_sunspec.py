@@ -11,10 +11,10 @@ import pytest
 from energy_collector import profiles, quality
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
-from energy_collector.learned import Learned
-from energy_collector.meters import make
-from energy_collector.sunspec import SunSpecMeter
-from energy_collector.values import Counter
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.making import make
+from energy_collector.meters.sunspec import SunSpecMeter
+from energy_collector.meters.values import Counter
 from sunspec2.device import Model
 
 from .register_device import Asking, Device

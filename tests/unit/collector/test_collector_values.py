@@ -10,12 +10,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from energy_collector import profiles, quality, values
-from energy_collector.blocks import RegisterMeter
+from energy_collector import profiles, quality
 from energy_collector.config import ChannelConfig, MeterConfig
-from energy_collector.meters import make
-from energy_collector.profile import Bits, Point, Profile, point_name
-from energy_collector.registers import HIGH_FIRST, TYPES, Field, Order, Unpacker
+from energy_collector.meters import values
+from energy_collector.meters.blocks import RegisterMeter
+from energy_collector.meters.making import make
+from energy_collector.meters.profile import Bits, Point, Profile, point_name
+from energy_collector.meters.registers import HIGH_FIRST, TYPES, Field, Order, Unpacker
 from hypothesis import given
 from hypothesis import strategies as st
 

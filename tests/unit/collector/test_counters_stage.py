@@ -283,7 +283,9 @@ def test_what_a_reader_adds_up_is_what_was_counted(
             # Two wrong values in turn that agree cannot be told from a reset, and a wrong one that does not go back
             # from a right one.
             # Near the end of the range, reached or just passed unseen, a wrong value looks like a rollover.
-            wrong = kind == "glitch" and number < (previous or 0) and max(shown, previous or 0) < HIGHEST * 0.7
+            wrong = (
+                kind == "glitch" and number < (previous or 0) and max(shown, previous or 0) < HIGHEST * 0.7
+            )
             wrong = wrong and not broken and not glitches
         if moment == 10_000:
             counters.identified("main", "S0")

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from energy_collector.config import DeliveryConfig
-from energy_collector.delivery import BACKLOG_BYTES, BACKLOG_WINDOW, LIVE_WINDOW, Delivery, TokenBucket
+from energy_collector.delivery.window import BACKLOG_BYTES, BACKLOG_WINDOW, LIVE_WINDOW, Delivery, TokenBucket
 
 RESEND = 30.0
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from energy_collector import link
 from energy_collector.config import HubConfig
-from energy_collector.link import Acked, Committed, Down, Event, Link, Ready, Up
+from energy_collector.delivery import link
+from energy_collector.delivery.link import Acked, Committed, Down, Event, Link, Ready, Up
 from energy_collector.reading import Layout, Record
 
 from .collector_support import (

@@ -18,9 +18,9 @@ from energy_collector.clock import SourceClock
 from energy_collector.config import BusConfig, MeterConfig
 from energy_collector.control import RequestError
 from energy_collector.journal import Faults
-from energy_collector.meter import Meter, Poll, Stamp
+from energy_collector.meters.meter import Meter, Poll, Stamp
 from energy_collector.operations import Operations
-from energy_collector.poller import PolledMeter, Poller, first_due
+from energy_collector.polling.poller import PolledMeter, Poller, first_due
 from energy_collector.profiles import load
 from energy_collector.reading import Layout, Record, nulls
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 import yaml
-from energy_collector import meters, profiles, quality
+from energy_collector import profiles, quality
 from energy_collector.bus import Bus
 from energy_collector.config import BusConfig, ChannelConfig, MeterConfig
-from energy_collector.profile import Profile
+from energy_collector.meters import making as meters
+from energy_collector.meters.profile import Profile
 from energy_collector.reading import readings
 from pymodbus.simulator import DataType, SimData, SimDevice
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from energy_collector import control
-from energy_collector.buffer import Buffer
+from energy_collector.storage.buffer import Buffer
 
 from .collector_support import ModbusServer, Service, document, input_device, running, wait_for
 

@@ -7,7 +7,7 @@ import asyncio
 import time
 from itertools import pairwise
 
-from energy_collector.schedule import Backoff, Lateness, Schedule, sleep_until
+from energy_collector.polling.schedule import Backoff, Lateness, Schedule, sleep_until
 
 
 def test_a_schedule_does_not_drift_and_counts_what_it_missed() -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from energy_collector import batch, quality
+from energy_collector import quality
+from energy_collector.batches import batch
 from energy_collector.bus import Bus
 from energy_collector.config import BusConfig, ConfigError, MeterConfig
 from energy_collector.journal import Faults
-from energy_collector.meters import make
+from energy_collector.meters.making import make
 from energy_collector.reading import Layout, Reading, Record, readings
 from energy_collector.stages.counters import Counters
 from energy_collector.stages.power_quality import PowerQuality

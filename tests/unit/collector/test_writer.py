@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from energy_collector import quality, writer
-from energy_collector.buffer import Buffer, BufferReplacedError
+from energy_collector import quality
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults
 from energy_collector.reading import Layout, Record
-from energy_collector.salvage import salvage
-from energy_collector.writer import Writer
+from energy_collector.storage import writer
+from energy_collector.storage.buffer import Buffer, BufferReplacedError
+from energy_collector.storage.salvage import salvage
+from energy_collector.storage.writer import Writer
 
 from . import wire_vectors as vectors
 from .collector_support import wait_for

@@ -15,9 +15,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from energy_collector import batch, quality
+from energy_collector import quality
+from energy_collector.batches import batch
+from energy_collector.batches.varint import put_string, put_varint, put_zigzag
 from energy_collector.reading import Reading
-from energy_collector.varint import put_string, put_varint, put_zigzag
 
 FOLDER = Path(__file__).parents[3] / "docs" / "reference" / "wire-format-vectors"
 SEED = bytes(range(32))

@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from energy_collector.buffer import Buffer
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults
-from energy_collector.writer import Writer
+from energy_collector.storage.buffer import Buffer
+from energy_collector.storage.writer import Writer
 
 WORKER = Path(__file__).with_name("writer_worker.py")
 POINTS = 7

@@ -15,7 +15,7 @@ from pathlib import Path
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults
 from energy_collector.reading import Layout, Record
-from energy_collector.writer import Writer
+from energy_collector.storage.writer import Writer
 
 POINTS = 7
 AGE = 3.2e9

@@ -15,9 +15,9 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from energy_collector import chunk
-from energy_collector.chunk import Chunk
 from energy_collector.reading import Layout
+from energy_collector.storage import chunk
+from energy_collector.storage.chunk import Chunk
 
 MAGIC = b"WFP1"
 STREAM_SIZE = 8

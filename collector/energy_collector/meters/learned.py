@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from energy_collector.journal import Faults, log
-from energy_collector.plan import Cut
+from energy_collector.meters.plan import Cut
 
 # A device's firmware may change: what was refused once is asked for again after so long, in s.
 LIFETIME = 30 * 86400.0

@@ -18,17 +18,18 @@ import sqlite3
 import time
 from typing import Any
 
-from energy_collector import __version__, acknowledgement
-from energy_collector.backoff import ReconnectBackoff
-from energy_collector.buffer import Buffer, BufferReplacedError, Stored
-from energy_collector.certificates import LOOK_INTERVAL, CertificateFiles, Look
+from energy_collector import __version__
 from energy_collector.config import Config
-from energy_collector.delivery import Delivery
-from energy_collector.identity import IdentityError, key_statement, signing_key
+from energy_collector.delivery import acknowledgement
+from energy_collector.delivery.backoff import ReconnectBackoff
+from energy_collector.delivery.certificates import LOOK_INTERVAL, CertificateFiles, Look
+from energy_collector.delivery.identity import IdentityError, key_statement, signing_key
+from energy_collector.delivery.link import Acked, Committed, Down, Event, Link, Ready, Up
+from energy_collector.delivery.telemetry import TelemetryLog, line
+from energy_collector.delivery.window import Delivery
 from energy_collector.journal import Faults, log
-from energy_collector.link import Acked, Committed, Down, Event, Link, Ready, Up
 from energy_collector.notify import notify, watchdog_interval
-from energy_collector.telemetry import TelemetryLog, line
+from energy_collector.storage.buffer import Buffer, BufferReplacedError, Stored
 from energy_collector.times import iso
 
 # New readings are looked for so many times in the interval of a batch, but not more often than once in

@@ -30,9 +30,9 @@ from energy_collector.bus.bus import Traffic
 from energy_collector.bus.unit import Unit
 from energy_collector.clock import SourceClock, Stamper
 from energy_collector.journal import Faults
-from energy_collector.meter import Meter, Poll
+from energy_collector.meters.meter import Meter, Poll
+from energy_collector.polling.schedule import Backoff, Lateness, Schedule, sleep_until
 from energy_collector.reading import Record
-from energy_collector.schedule import Backoff, Lateness, Schedule, sleep_until
 
 # What waking up and sending take, in s: time is left for others only beyond it.
 MARGIN = 0.003

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from energy_collector import quality
 from energy_collector.config import ChannelConfig, MeterConfig
-from energy_collector.profile import Point, Profile
+from energy_collector.meters.profile import Point, Profile
 
 # NAMUR NE 43 (2003): 3.8 to 20.5 mA are a measurement; from 21 mA on, and up to 3.6 mA, the transmitter or the
 # wire is faulty. What lies between is neither, and uncertain.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from energy_collector.chunk import Chunk, Packed, unpack
-from energy_collector.encoding import Block, Column, Encoder, head, runs
+from energy_collector.batches.encoding import Block, Column, Encoder, head, runs
 from energy_collector.quality import BAD
 from energy_collector.reading import Layout
+from energy_collector.storage.chunk import Chunk, Packed, unpack
 
 
 class Taken(NamedTuple):

@@ -7,12 +7,13 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from energy_collector import batch, chunk
-from energy_collector.buffer import stored_batch
-from energy_collector.buffer_file import BufferUnusableError
-from energy_collector.chunk import CorruptError
+from energy_collector.batches import batch
+from energy_collector.batches.varint import FormatError
 from energy_collector.reading import Layout, Reading
-from energy_collector.varint import FormatError
+from energy_collector.storage import chunk
+from energy_collector.storage.buffer import stored_batch
+from energy_collector.storage.buffer_file import BufferUnusableError
+from energy_collector.storage.chunk import CorruptError
 
 
 def salvage(path: Path, tell: Callable[[str], None]) -> Iterator[tuple[int | None, Reading]]:

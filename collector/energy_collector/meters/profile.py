@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from energy_collector.registers import HIGH_FIRST, TYPES, UNSIGNED, Field, Order, size
+from energy_collector.meters.registers import HIGH_FIRST, TYPES, UNSIGNED, Field, Order, size
 from energy_collector.section import Section, show
 
 # Which transformers a quantity has to be multiplied with.

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from energy_collector.bus import ReadRegisters
-from energy_collector.profile import Serial
-from energy_collector.registers import HEADER, Field, Unpacker
+from energy_collector.meters.profile import Serial
+from energy_collector.meters.registers import HEADER, Field, Unpacker
 
 
 def request(place: Serial) -> ReadRegisters:

@@ -7,15 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from energy_collector import quality, serial
+from energy_collector import quality
 from energy_collector.bus import Bus, BusError
 from energy_collector.bus.errors import ExceptionAnswerError
 from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults, log
-from energy_collector.learned import Learned
-from energy_collector.profile import Profile, Serial
+from energy_collector.meters import serial
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.profile import Profile, Serial
+from energy_collector.meters.values import Counter
 from energy_collector.reading import Layout, Record, nulls
-from energy_collector.values import Counter
 
 Stamp = Callable[[], int]
 

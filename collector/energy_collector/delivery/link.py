@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from energy_collector import mqtt
+from energy_collector.batches.varint import FormatError
 from energy_collector.config import HubConfig
+from energy_collector.delivery import mqtt
 from energy_collector.hosts import resolvable
-from energy_collector.varint import FormatError
 
 TOPIC_ROOT = "energy/v1"
 # How long the broker may take for the answer to a PINGREQ, in s; a satellite needs a second of it.

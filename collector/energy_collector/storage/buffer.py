@@ -17,18 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from energy_collector import chunk
-from energy_collector.boot import Boot
-from energy_collector.buffer_file import BufferFile, BufferReplacedError, BufferUnusableError, quarantined
-from energy_collector.chunk import Chunk, CorruptError, Packer
 from energy_collector.reading import Layout, Reading, Record
+from energy_collector.storage import chunk
+from energy_collector.storage.boot import Boot
+from energy_collector.storage.buffer_file import (
+    BufferFile,
+    BufferReplacedError,
+    BufferUnusableError,
+    quarantined,
+)
+from energy_collector.storage.chunk import Chunk, CorruptError, Packer
 
 # What makes and reads batches is imported where it is used: the polling service opens the buffer too, and hashlib alone
 # would bring it 3.5 MB of OpenSSL.
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from energy_collector.sealing import Sealer, Taken
+    from energy_collector.batches.sealing import Sealer, Taken
 
 __all__ = ["Buffer", "BufferReplacedError", "BufferUnusableError", "State", "Stored"]
 
@@ -264,8 +269,8 @@ class Buffer:
         chunks and deleting what was freed is one transaction. None when there is nothing to seal yet, or when the
         polling service has dropped some of the readings meanwhile.
         """
-        from energy_collector import batch
-        from energy_collector.sealing import Sealer
+        from energy_collector.batches import batch
+        from energy_collector.batches.sealing import Sealer
 
         if self._freed and time.monotonic() - self._freed_at >= SETTLE_AFTER:
             self.settle()
@@ -457,7 +462,7 @@ class Buffer:
 
     def export(self) -> Iterator[tuple[int | None, Reading]]:
         """Everything, oldest first, each reading with the sequence of its batch or None."""
-        from energy_collector import batch
+        from energy_collector.batches import batch
 
         for sequence, checksum, data in self._db.execute(
             "SELECT sequence, checksum, data FROM batches ORDER BY sequence"

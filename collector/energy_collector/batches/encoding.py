@@ -15,7 +15,7 @@ from operator import sub
 from typing import NamedTuple
 
 from energy_collector import quality
-from energy_collector.varint import put_planes, put_string, put_varint, put_zigzag, put_zigzags
+from energy_collector.batches.varint import put_planes, put_string, put_varint, put_zigzag, put_zigzags
 
 DECIMAL, FLOAT32, FLOAT64 = 0, 1, 2
 MAX_EXPONENT = 12

@@ -11,9 +11,9 @@ from energy_collector.bus import Bus
 from energy_collector.clock import SourceClock
 from energy_collector.config import BusConfig, Config, MeterConfig
 from energy_collector.journal import Faults
-from energy_collector.learned import Learned
-from energy_collector.meters import make
-from energy_collector.poller import PolledMeter, Poller
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.making import make
+from energy_collector.polling.poller import PolledMeter, Poller
 from energy_collector.reading import Record
 
 

@@ -12,14 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from energy_collector import chunk, pending, quality
-from energy_collector.buffer import Buffer, BufferReplacedError, BufferUnusableError
-from energy_collector.chunk import Chunk, CorruptError, Packer
+from energy_collector import quality
 from energy_collector.clock import SourceClock
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults, log
-from energy_collector.pending import PendingFile
 from energy_collector.reading import Layout, Record
+from energy_collector.storage import chunk, pending
+from energy_collector.storage.buffer import Buffer, BufferReplacedError, BufferUnusableError
+from energy_collector.storage.chunk import Chunk, CorruptError, Packer
+from energy_collector.storage.pending import PendingFile
 
 # A poll's readings come in a burst. When nothing has come for this part of the commit interval it is over, and is
 # committed: one commit a burst is kind to flash.

@@ -13,13 +13,13 @@ from energy_collector import quality
 from energy_collector.bus import Bus, BusError, ReadRegisters
 from energy_collector.config import MeterConfig
 from energy_collector.journal import log
-from energy_collector.learned import Learned, Refusals
-from energy_collector.meter import Meter, Poll, Stamp, is_refusal, is_silence
-from energy_collector.plan import Block, Cut, Span, block, plan
-from energy_collector.profile import Point, Profile, point_name
+from energy_collector.meters.learned import Learned, Refusals
+from energy_collector.meters.meter import Meter, Poll, Stamp, is_refusal, is_silence
+from energy_collector.meters.plan import Block, Cut, Span, block, plan
+from energy_collector.meters.profile import Point, Profile, point_name
+from energy_collector.meters.registers import Field, Unpacker
+from energy_collector.meters.values import ChannelConversion, Conversion, Decoder, counter
 from energy_collector.reading import Layout, Record, nulls
-from energy_collector.registers import Field, Unpacker
-from energy_collector.values import ChannelConversion, Conversion, Decoder, counter
 
 # A point is given up when it was refused alone in so many polls running that brought other points: a device that
 # is just starting may refuse anything.

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from energy_collector import wal
-from energy_collector.chunk import CorruptError
 from energy_collector.errors import UnusableError
+from energy_collector.storage import wal
+from energy_collector.storage.chunk import CorruptError
 
 BUSY_TIMEOUT = 30.0
 # docs/decisions/0020-buffer-in-chunks.md says how these were chosen.

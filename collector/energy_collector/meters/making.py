@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from energy_collector.blocks import AnalogueMeter, RegisterMeter
 from energy_collector.config import MeterConfig
-from energy_collector.learned import Learned
-from energy_collector.meter import Meter
-from energy_collector.sunspec import SunSpecMeter
+from energy_collector.meters.blocks import AnalogueMeter, RegisterMeter
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.meter import Meter
+from energy_collector.meters.sunspec import SunSpecMeter
 
 KINDS: dict[str, type[Meter]] = {
     "registers": RegisterMeter,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from energy_collector import quality
-from energy_collector.encoding import (
+from energy_collector.batches.encoding import (
     DECIMAL,
     FLOAT32,
     FLOAT64,
@@ -25,8 +25,8 @@ from energy_collector.encoding import (
     head,
     runs,
 )
+from energy_collector.batches.varint import FormatError, Reader
 from energy_collector.reading import Reading
-from energy_collector.varint import FormatError, Reader
 
 if TYPE_CHECKING:
     # The polling service opens the buffer too, and is spared the 15 MB of it.

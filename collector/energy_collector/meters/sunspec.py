@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from energy_collector import quality
 from energy_collector.bus import Bus, BusError, ReadRegisters
 from energy_collector.config import MeterConfig
-from energy_collector.learned import Learned
-from energy_collector.meter import Meter, Poll, Stamp, is_refusal
-from energy_collector.plan import Block, Span, plan
-from energy_collector.profile import Point, Profile, Serial, SunSpecModel, point_name
+from energy_collector.meters.learned import Learned
+from energy_collector.meters.meter import Meter, Poll, Stamp, is_refusal
+from energy_collector.meters.plan import Block, Span, plan
+from energy_collector.meters.profile import Point, Profile, Serial, SunSpecModel, point_name
+from energy_collector.meters.registers import Field, Unpacker
+from energy_collector.meters.values import Conversion, counter
 from energy_collector.reading import Layout, Record, nulls
-from energy_collector.registers import Field, Unpacker
-from energy_collector.values import Conversion, counter
 
 BASES = (40000, 50000, 0)
 MARKER = [0x5375, 0x6E53]
