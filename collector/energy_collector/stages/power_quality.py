@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Voltage events and unbalance from the samples of a meter.
 
-Classes, bounds of magnitude and of duration: IEEE Std 1159-2019, table of categories and typical characteristics of
+Classes, bounds of magnitude and of duration: IEEE Std 1159-2009, table of categories and typical characteristics of
 power system electromagnetic phenomena; an event's class is its number in that table without the points. Begin, end
 and hysteresis: IEC 61000-4-30:2015, 5.4. docs/explanation/edge-statistics.md says what a sampling rate can show.
 """
