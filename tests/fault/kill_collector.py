@@ -35,7 +35,7 @@ def run(rounds: int) -> FaultReport:
                     one.start()
             rig.wait_for_polls()
             # Kills come before the first commit, between two, and after some.
-            pause(0, 1 + rig.uncommitted)
+            pause(0, 1.1)
         rig.finish(report)
     return report
 

@@ -20,7 +20,7 @@ MOST_FINDINGS = 20
 class FaultReport:
     """Counts over all rounds.
 
-    `excused`: readings that were in no buffer yet when the polling service died; `dropped`: lost, and counted by the
+    `excused`: readings that were under way to the polling service when it died; `dropped`: lost, and counted by the
     gateway itself; `late`: newer readings that waited for older ones, or a service that did not go on; `evidence`: what
     the hub found wrong with a chain or an identity. `figures` are measurements that decide nothing.
     """

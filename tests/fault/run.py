@@ -82,17 +82,11 @@ def main() -> int:
         action="store_true",
         help="take the protection away instead, and fail unless the count finds out (not for those of the lab)",
     )
-    parser.add_argument(
-        "--no-excuse",
-        action="store_true",
-        help="do not excuse readings that were not yet committed when the polling service was killed",
-    )
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in names]
     if unknown:
         parser.error(f"unknown fault test {unknown[0]!r}; there are {', '.join(names)}")
     rig.stop_on_sigterm()
-    rig.EXCUSE_UNCOMMITTED = not options.no_excuse
     chosen = options.names or names
     failed = sum(
         not _run_on_rig(name, options.rounds or FULL.get(name, ROUNDS), options.control)

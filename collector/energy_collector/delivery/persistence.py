@@ -65,7 +65,7 @@ class Persistence:
         self._buffer = self._open_buffer()
         # Batches that were freed and are still to be deleted.
         self._freed = 0
-        self._delivery = Delivery(config.delivery, config.batch.resend)
+        self._delivery = Delivery(config.delivery, config.batch.interval, config.batch.resend)
         self._telemetry = TelemetryLog(config.telemetry_log)
         self._backoff = ReconnectBackoff()
         self._files = CertificateFiles(config.hub)
@@ -484,9 +484,9 @@ class Persistence:
         if event.reason:
             cause = "the broker's access list does not fit the common name of our certificate"
             self._faults.report("broker", f"refuses a message: {event.reason}", cause)
-            return
-        self._faults.over("broker")
-        self._delivery.received(event.message, _now())
+        else:
+            self._faults.over("broker")
+        self._delivery.received(event.message, time.monotonic(), None if event.reason else _now())
 
     def _on_committed(self, event: Committed) -> None:
         try:
@@ -513,7 +513,7 @@ class Persistence:
         now = _now()
         lines = []
         for sequence, readings in freed:
-            known = self._delivery.forget(sequence)
+            known = self._delivery.committed(sequence, self._heard)
             # Of one that was under way the hub has just checked the signature.
             self._proven = self._proven or known is not None
             sent, puback = (known.sent, known.puback) if known else (None, None)

@@ -3,11 +3,12 @@
 
 What is sealed while the connection is up is live, and goes at once. What was left from before is the backlog:
 it goes oldest first behind the live batches, at a pace, and only as far ahead of the hub's acknowledgements as
-does not hold up a live batch. The hub takes batches in any order.
+does not hold up a live batch for longer than its own interval. The hub takes batches in any order.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from energy_collector.config import DeliveryConfig
@@ -16,9 +17,17 @@ from energy_collector.config import DeliveryConfig
 # covers a slow link. Live and backlog have windows of their own, so that neither takes the other's place.
 LIVE_WINDOW = 16
 BACKLOG_WINDOW = 64
-# Backlog under way, in bytes: four seconds of a link of 128 kbit/s. A single batch may be larger.
+# Backlog under way, in bytes: at first on a connection, at least, and at most. A single batch may be larger.
+FIRST_BYTES = 2 << 10
+LEAST_BYTES = 1 << 10
 BACKLOG_BYTES = 64 << 10
-# A batch that is never acknowledged is sent again at twice the distance each time, up to this, in s.
+# What is under way queues somewhere before the hub, and a live batch queues behind it. How much later than without a
+# queue acknowledgements come, in parts of a batch's interval: the window grows up to the one and shrinks from the
+# other on. Until it shows, the queue may have doubled.
+NO_QUEUE, QUEUE = 0.25, 0.5
+# A batch that is never acknowledged is sent again at twice the distance each time, up to this, in s. The distance
+# begins when the broker has the batch: until its PUBACK comes, the batch is on its way, and one more of it would only
+# queue behind it (and fill a thin line for good). A broker that never sends any gets it again after this time.
 LONGEST_RESEND = 600.0
 
 
@@ -57,7 +66,10 @@ class TokenBucket:
 
 @dataclass
 class UnderWay:
-    """A batch that was sent. `last` and `due` are monotonic s, `sent` and `puback` are ms UTC."""
+    """A batch that was sent. `last` and `due` are monotonic s, `sent` and `puback` are ms UTC.
+
+    `distance` (s) passes between its PUBACK and the next try.
+    """
 
     sequence: int
     readings: int
@@ -66,17 +78,27 @@ class UnderWay:
     message: int
     last: float
     due: float
+    distance: float
     sent: int
     tries: int = 1
     puback: int | None = None
 
 
 class Delivery:
-    """The windows of batches under way. Times called `now` are monotonic s."""
+    """The windows of batches under way. Times called `now` are monotonic s.
 
-    def __init__(self, config: DeliveryConfig, resend: float) -> None:
+    `interval` is that of a batch, `resend` the time after which one is sent again, both in s.
+    """
+
+    def __init__(self, config: DeliveryConfig, interval: float, resend: float) -> None:
         self._config = config
         self._resend = resend
+        self._interval = interval
+        # Bytes of backlog that may be under way; the shortest time that an acknowledgement took on this
+        # connection; and when the window was halved: what was sent before tells nothing about its new size.
+        self._window = FIRST_BYTES
+        self._shortest = math.inf
+        self._halved = 0.0
         self._bucket = TokenBucket(config.backlog_rate, config.backlog_burst)
         self._under_way: dict[int, UnderWay] = {}
         self._by_message: dict[int, int] = {}
@@ -100,6 +122,9 @@ class Delivery:
         self._newest = self.live_cursor = newest
         self._proven = 0.0
         self._heard = now
+        self._window = FIRST_BYTES
+        self._shortest = math.inf
+        self._halved = now
         self._bucket.fill(now, now + start)
 
     # What may be sent.
@@ -121,7 +146,7 @@ class Delivery:
         ahead = [one for one in self._waited_for(now) if not one.live]
         if ahead and (
             len(ahead) >= BACKLOG_WINDOW
-            or sum(one.size for one in ahead) >= BACKLOG_BYTES
+            or sum(one.size for one in ahead) >= self._window
             or sum(one.readings for one in ahead) >= self._config.backlog_burst
         ):
             return None
@@ -147,18 +172,23 @@ class Delivery:
     # What has happened.
 
     def sent(self, sequence: int, readings: int, size: int, message: int, now: float, wall: int) -> None:
-        """A batch was handed to the link; `wall` is ms UTC."""
+        """A batch was handed to the link; `wall` is ms UTC. `message` is 0 when the link does not take it."""
         live = sequence > self._newest
         before = self._under_way.get(sequence)
+        # Not before the broker has it, if it ever gets there.
+        due = now + (max(LONGEST_RESEND, self._resend) if message else self._resend)
         if before is None:
-            due = now + self._resend
-            self._under_way[sequence] = UnderWay(sequence, readings, size, live, message, now, due, wall)
+            self._under_way[sequence] = UnderWay(
+                sequence, readings, size, live, message, now, due, self._resend, wall
+            )
         else:
             self._by_message.pop(before.message, None)
-            before.due = now + min(self._resend * 2**before.tries, max(LONGEST_RESEND, self._resend))
+            before.distance = min(self._resend * 2**before.tries, max(LONGEST_RESEND, self._resend))
+            before.due = due if message else now + before.distance
             before.tries += 1
             before.message, before.last = message, now
-        self._by_message[message] = sequence
+        if message:
+            self._by_message[message] = sequence
         if live:
             self.live_cursor = max(self.live_cursor, sequence)
         elif before is None:
@@ -183,11 +213,13 @@ class Delivery:
         """A batch of backlog needs no sending."""
         self.backlog_cursor = max(self.backlog_cursor, sequence)
 
-    def received(self, message: int, wall: int) -> None:
-        """The broker has a message; `wall` is ms UTC."""
+    def received(self, message: int, now: float, wall: int | None) -> None:
+        """The broker has answered a message (PUBACK); `wall` is ms UTC, None when it refuses the message."""
         one = self._under_way.get(self._by_message.pop(message, 0))
-        if one is not None and one.puback is None:
-            one.puback = wall
+        if one is not None:
+            one.due = now + one.distance
+            if one.puback is None:
+                one.puback = wall
 
     def heard(self, newest: int, now: float) -> None:
         """The hub has acknowledged something.
@@ -199,8 +231,27 @@ class Delivery:
             self.move_mark(newest)
             for one in self._under_way.values():
                 one.live = False
-                one.due = min(one.due, now + self._resend)
+                if one.message not in self._by_message:
+                    one.due = min(one.due, now + self._resend)
         self._heard = now
+
+    def committed(self, sequence: int, now: float) -> UnderWay | None:
+        """The hub has acknowledged a batch; how long that took sets the backlog's window.
+
+        The window doubles in a round trip while there is no queue, and is halved once for each that shows.
+        """
+        one = self.forget(sequence)
+        # Of one that was sent twice nobody knows which is acknowledged.
+        if one is not None and one.tries == 1:
+            took = now - one.last
+            self._shortest = min(self._shortest, took)
+            queue = (took - self._shortest) / self._interval
+            if queue <= NO_QUEUE:
+                self._window = min(self._window + (0 if one.live else one.size), BACKLOG_BYTES)
+            elif queue > QUEUE and one.last >= self._halved:
+                self._window = max(self._window // 2, LEAST_BYTES)
+                self._halved = now
+        return one
 
     def forget(self, sequence: int) -> UnderWay | None:
         """A batch is committed, or has left the buffer."""

@@ -34,7 +34,7 @@ class Span(NamedTuple):
 
 @dataclass
 class Exact:
-    """What was found; each list holds one line a finding. `excused`: in no buffer yet when the polling service died."""
+    """What was found; each list holds one line a finding. `excused`: under way to the polling service when it died."""
 
     polls: int = 0
     readings: int = 0

@@ -37,12 +37,8 @@ SITE = "plant-a"
 HALL, ROOF = {1: "main", 2: "press"}, {3: "solar"}
 PREFIX = "wf-fault-"
 
-# Readings that were answered and in no buffer yet when the polling service was killed are excused, so many seconds
-# back. The switch is for a collector that keeps them all the same: `run.py --no-excuse`.
-EXCUSE_UNCOMMITTED = True
-# A second between two commits, and the commit itself on a busy disk.
-UNCOMMITTED = 2.5
-# What is excused even so: answers on their way through the socket and the service at the instant of the kill.
+# s around a kill of the polling service in which a reading is excused: answers on their way through the socket and the
+# service at that instant. What it has taken is in the file of pending readings, committed or not.
 IN_FLIGHT = 0.1
 
 # s without anything new in the database, after which what is missing counts as lost: longer than the longest back-off
@@ -190,7 +186,7 @@ class Rig:
             "batch": {"interval": 1, "resend": 2},
         }
         for key, value in self._settings.items():
-            found[key] = found[key] | value if isinstance(value, dict) else value
+            found[key] = found.get(key, {}) | value if isinstance(value, dict) else value
         return copy.deepcopy(found)
 
     # What the tests do.
@@ -210,11 +206,6 @@ class Rig:
     def answers(self) -> list[Answer]:
         """All that the meters have answered so far."""
         return [answer for server in self.meters for answer in server.answers]
-
-    @property
-    def uncommitted(self) -> float:
-        """s before a kill of the polling service in which a reading may be lost."""
-        return UNCOMMITTED if EXCUSE_UNCOMMITTED else IN_FLIGHT
 
     def wait_for_polls(self) -> None:
         """Until each bus has answered again."""
@@ -320,7 +311,7 @@ class Rig:
 
     def count(self, *, clock_is_right: bool = True) -> exact.Exact:
         """Both ends as they are now."""
-        spans = [Span(kill.begin - self.uncommitted, kill.end + IN_FLIGHT) for kill in self._kills]
+        spans = [Span(kill.begin - IN_FLIGHT, kill.end + IN_FLIGHT) for kill in self._kills]
         rows = self.database.rows()
         spans += self.excused
         return exact.count(self.answers, rows, HALL | ROOF, spans, clock_is_right=clock_is_right)

@@ -7,9 +7,16 @@ from collections import Counter
 
 import pytest
 from energy_collector.config import DeliveryConfig
-from energy_collector.delivery.window import BACKLOG_BYTES, BACKLOG_WINDOW, LIVE_WINDOW, Delivery, TokenBucket
+from energy_collector.delivery.window import (
+    BACKLOG_BYTES,
+    BACKLOG_WINDOW,
+    LIVE_WINDOW,
+    LONGEST_RESEND,
+    Delivery,
+    TokenBucket,
+)
 
-RESEND = 30.0
+INTERVAL, RESEND = 10.0, 30.0
 
 
 class Site:
@@ -20,8 +27,10 @@ class Site:
         self.readings = readings
         self.buffer = dict.fromkeys(range(1, backlog + 1), readings)
         self.newest = backlog
-        self.delivery = Delivery(config or DeliveryConfig(), RESEND)
+        self.delivery = Delivery(config or DeliveryConfig(), INTERVAL, RESEND)
         self.sent: list[tuple[float, int]] = []
+        # Whether the broker answers each message at once.
+        self.pubacks = True
         self._message = 0
 
     def connect(self, start: float = 0.0) -> None:
@@ -56,11 +65,13 @@ class Site:
         self.delivery.sent(
             sequence, self.buffer[sequence], 4 * self.buffer[sequence], self._message, self.now, 0
         )
+        if self.pubacks:
+            self.delivery.received(self._message, self.now, 0)
 
     def commit(self, *sequences: int) -> None:
         self.delivery.heard(self.newest, self.now)
         for sequence in sequences:
-            self.delivery.forget(sequence)
+            self.delivery.committed(sequence, self.now)
             del self.buffer[sequence]
 
 
@@ -75,9 +86,9 @@ def test_live_data_overtakes_the_backlog() -> None:
 
 
 def test_a_short_interruption_is_made_up_for_at_once() -> None:
-    site = Site(backlog=5)
+    site = Site(backlog=3)
     site.connect(start=30)
-    assert site.send() == [1, 2, 3, 4, 5]
+    assert site.send() == [1, 2, 3]
 
 
 def test_the_backlog_keeps_to_its_rate_and_waits_for_its_start() -> None:
@@ -95,14 +106,54 @@ def test_the_backlog_keeps_to_its_rate_and_waits_for_its_start() -> None:
     assert done >= burst + 39 * rate
 
 
-@pytest.mark.parametrize(("readings", "most"), [(160, 32), (5000, 1), (100_000, 1), (10, BACKLOG_WINDOW)])
-def test_the_backlog_under_way_is_bounded(readings: int, most: int) -> None:
-    site = Site(DeliveryConfig(1e9, 5000, 0), backlog=500, readings=readings)
+@pytest.mark.parametrize(
+    ("readings", "first", "most"), [(160, 4, 32), (1000, 1, 5), (5000, 1, 1), (100_000, 1, 1), (10, 52, 64)]
+)
+def test_the_backlog_under_way_is_bounded(readings: int, first: int, most: int) -> None:
+    site = Site(DeliveryConfig(1e9, 5000, 0), backlog=5000, readings=readings)
     site.connect()
-    assert len(site.send()) == most
-    site.now += 1
+    under_way = site.send()
+    assert len(under_way) == first
+    site.now += 0.1
     assert site.send() == []
+    for _ in range(20):
+        # Nothing queues anywhere, so the window grows.
+        site.commit(*under_way)
+        under_way = site.send()
+        site.now += 0.1
+    assert len(under_way) == most
+    assert most <= BACKLOG_WINDOW
     assert most == 1 or 4 * readings * (most - 1) < BACKLOG_BYTES
+
+
+@pytest.mark.parametrize(("readings", "rate"), [(160, 500.0), (1600, 1300.0), (160, 20_000.0)])
+def test_no_backlog_queues_before_a_live_batch_for_longer_than_its_interval(
+    readings: int, rate: float
+) -> None:
+    """A line of `rate` bytes a second with all the room for a queue that a bad modem has."""
+    site = Site(DeliveryConfig(1e9, 1_000_000, 0), backlog=300, readings=readings)
+    site.pubacks = False
+    site.connect()
+    size, begin, step = 4 * readings, site.now, 0.05
+    free = begin
+    arrivals: list[tuple[float, int]] = []
+    waits: list[float] = []
+    while any(one <= 300 for one in site.buffer):
+        site.now += step
+        while arrivals and arrivals[0][0] <= site.now:
+            site.commit(arrivals.pop(0)[1])
+        if len(waits) < (site.now - begin) // INTERVAL:
+            site.seal()
+        for sequence in site.send():
+            if sequence > 300:
+                waits.append(max(free - site.now, 0))
+            free = max(free, site.now) + size / rate
+            arrivals.append((free + 0.3, sequence))
+        assert len(site.sent) < 2000, "the line is not filled with repetitions"
+    # A batch that has begun is not broken off.
+    assert max(waits, default=0) <= INTERVAL + size / rate
+    least = 300 * size / (rate - size / INTERVAL)
+    assert site.now - begin < 1.5 * least + INTERVAL, "the line is used nevertheless"
 
 
 def test_a_hub_that_never_acknowledges_gets_each_batch_a_bounded_number_of_times() -> None:
@@ -168,17 +219,46 @@ def test_refused_batches_do_not_hold_up_the_others() -> None:
     assert max(times.values()) <= 9
 
 
-def test_a_lost_puback_changes_nothing_and_a_late_one_belongs_to_its_batch() -> None:
+def test_a_batch_is_not_repeated_while_it_is_still_on_its_way_to_the_broker() -> None:
     site = Site(backlog=0)
+    site.pubacks = False
+    site.connect()
+    site.seal()
+    assert site.send() == [1]
+    site.now += 3 * RESEND
+    assert site.send() == [], "one more would only queue behind the first"
+    site.delivery.heard(site.newest, site.now)
+    site.now += RESEND
+    assert site.send() == [], "not after a silence of the hub either"
+    site.delivery.received(1, site.now, 5)
+    site.now += RESEND - 1
+    assert site.send() == []
+    site.now += 1
+    assert site.send() == [1], "the broker had it, and the hub said nothing"
+
+
+def test_a_refused_message_is_tried_again() -> None:
+    site = Site(backlog=0)
+    site.pubacks = False
     site.connect()
     site.seal()
     site.send()
+    site.delivery.received(1, site.now, None)
     site.now += RESEND
+    assert site.send() == [1]
+
+
+def test_a_late_puback_belongs_to_its_batch_and_a_strange_one_to_none() -> None:
+    site = Site(backlog=0)
+    site.pubacks = False
+    site.connect()
+    site.seal()
     site.send()
-    site.delivery.received(1, 5)
-    assert site.delivery.is_under_way(1)
-    site.delivery.received(2, 7)
-    site.delivery.received(99, 9)
+    site.now += LONGEST_RESEND
+    assert site.send() == [1], "a broker that answers nothing gets it again now and then"
+    site.delivery.received(1, site.now, 5)
+    site.delivery.received(99, site.now, 9)
+    site.delivery.received(2, site.now, 7)
     one = site.delivery.forget(1)
     assert one is not None
     assert (one.puback, one.tries) == (7, 2)
