@@ -133,9 +133,7 @@ def _read_sites(file: Path, fleet: _Document, schema: Record) -> dict[str, _Docu
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        fleet.add(
-            Finding(("sites",), f'found "{name}", which cannot be read as a folder: {error.strerror}')
-        )
+        fleet.add(Finding(("sites",), f'found "{name}", which cannot be read as a folder: {error.strerror}'))
         return {}
     defaults = facts.get("defaults")
     documents = {}
@@ -147,15 +145,9 @@ def _read_sites(file: Path, fleet: _Document, schema: Record) -> dict[str, _Docu
                 entry, f"{name}/{entry.name}", schema, defaults if defaults else None
             )
         elif entry.suffix in (".yaml", ".json"):
-            fleet.add(
-                Finding(("sites",), f"found {name}/{entry.name}, expected site files to end with .yml")
-            )
+            fleet.add(Finding(("sites",), f"found {name}/{entry.name}, expected site files to end with .yml"))
         elif entry.is_dir():
-            fleet.add(
-                Finding(("sites",), f"found the folder {name}/{entry.name}, expected only site files")
-            )
+            fleet.add(Finding(("sites",), f"found the folder {name}/{entry.name}, expected only site files"))
     if not documents:
-        fleet.add(
-            Finding(("sites",), f'found no site file in "{name}", expected at least one <site>.yml')
-        )
+        fleet.add(Finding(("sites",), f'found no site file in "{name}", expected at least one <site>.yml'))
     return documents
