@@ -127,7 +127,9 @@ def test_the_backlog_under_way_is_bounded(readings: int, first: int, most: int) 
 
 
 @pytest.mark.parametrize(("readings", "rate"), [(160, 500.0), (1600, 1300.0), (160, 20_000.0)])
-def test_no_backlog_queues_before_a_live_batch_for_longer_than_its_interval(readings: int, rate: float) -> None:
+def test_no_backlog_queues_before_a_live_batch_for_longer_than_its_interval(
+    readings: int, rate: float
+) -> None:
     """A line of `rate` bytes a second with all the room for a queue that a bad modem has."""
     site = Site(DeliveryConfig(1e9, 1_000_000, 0), backlog=300, readings=readings)
     site.pubacks = False
