@@ -12,7 +12,7 @@ from tests.fault.report import FaultReport
 from tests.fault.rig.rig import PATIENCE, Rig, say
 
 AWAY = 60.0
-QUICK_AWAY = 12.0
+QUICK_AWAY = 15.0
 # What the line carries then, in times of what the live readings need: the backlog takes as long as the hub was away.
 RATE = 2.0
 MEASURE = 6.0
