@@ -12,10 +12,10 @@ from tests.fault.report import FaultReport
 from tests.fault.rig.rig import PATIENCE, Rig, say
 
 AWAY = 60.0
-QUICK_AWAY = 20.0
+QUICK_AWAY = 15.0
 # What the line carries then, in times of what the live readings need: the backlog takes as long as the hub was away.
 RATE = 2.0
-MEASURE = 8.0
+MEASURE = 6.0
 STEADY = 2000
 # The bucket lets all through, so that only the line and what the delivery makes of it set the pace. `resend` is in
 # proportion to `interval` what it is by default.
@@ -29,7 +29,7 @@ LIVE = 6.0
 
 
 def run(rounds: int) -> FaultReport:
-    """The broker is stopped for a minute; with one or two rounds for 20 s, which leaves three times what `LIVE` allows
+    """The broker is stopped for a minute; with one or two rounds for 12 s, which leaves as much as `LIVE` allows
     on the line if nobody holds it back."""
     report = FaultReport("hub-away", rounds)
     away = AWAY if rounds > 2 else QUICK_AWAY

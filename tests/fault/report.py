@@ -20,9 +20,10 @@ MOST_FINDINGS = 20
 class FaultReport:
     """Counts over all rounds.
 
-    `excused`: readings that were under way to the polling service when it died; `dropped`: lost, and counted by the
-    gateway itself; `late`: newer readings that waited for older ones, or a service that did not go on; `evidence`: what
-    the hub found wrong with a chain or an identity. `figures` are measurements that decide nothing.
+    `excused`: readings that were under way to the polling service when it died; `given_up`: the answer came too late on
+    a busy machine, and a null says so; `dropped`: lost, and counted by the gateway itself; `late`: newer readings that
+    waited for older ones, or a service that did not go on; `evidence`: what the hub found wrong with a chain or an
+    identity. `figures` are measurements that decide nothing.
     """
 
     name: str
@@ -31,6 +32,7 @@ class FaultReport:
     polls: int = 0
     readings: int = 0
     excused: int = 0
+    given_up: int = 0
     lost: int = 0
     doubled: int = 0
     invented: int = 0
@@ -60,6 +62,7 @@ class FaultReport:
         self.readings += found.readings
         self.nulls += found.nulls
         self.excused += found.excused
+        self.given_up += found.given_up
         self.lost += max(len(found.lost) - self.dropped, 0)
         self.doubled += len(found.doubled)
         self.invented += len(found.invented)

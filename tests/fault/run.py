@@ -150,7 +150,8 @@ def _tell(report: FaultReport) -> None:
         f"    {report.faults} faults, {report.readings} readings: {report.lost} lost, {report.doubled} doubled, "
         f"{report.invented} invented, {report.disordered} out of order, {report.mistimed} with a wrong time, "
         f"{report.late} late, {report.evidence} pieces of evidence, {report.excused} excused, "
-        f"{report.dropped} dropped and counted, {report.locked_out} locked out; {target.name}"
+        f"{report.given_up} given up, {report.dropped} dropped and counted, {report.locked_out} locked out; "
+        f"{target.name}"
     )
     for name, figure in report.figures.items():
         print(f"    {name}: {figure:g}")

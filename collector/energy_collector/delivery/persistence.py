@@ -513,7 +513,7 @@ class Persistence:
         now = _now()
         lines = []
         for sequence, readings in freed:
-            known = self._delivery.committed(sequence, self._heard)
+            known = self._delivery.forget(sequence)
             # Of one that was under way the hub has just checked the signature.
             self._proven = self._proven or known is not None
             sent, puback = (known.sent, known.puback) if known else (None, None)

@@ -22,7 +22,7 @@ FIRST_BYTES = 2 << 10
 LEAST_BYTES = 1 << 10
 BACKLOG_BYTES = 64 << 10
 # What is under way queues somewhere before the hub, and a live batch queues behind it. How much later than without a
-# queue acknowledgements come, in parts of a batch's interval: the window grows up to the one and shrinks from the
+# queue the broker's PUBACKs come, in parts of a batch's interval: the window grows up to the one and shrinks from the
 # other on. Until it shows, the queue may have doubled.
 NO_QUEUE, QUEUE = 0.25, 0.5
 # A batch that is never acknowledged is sent again at twice the distance each time, up to this, in s. The distance
@@ -94,7 +94,7 @@ class Delivery:
         self._config = config
         self._resend = resend
         self._interval = interval
-        # Bytes of backlog that may be under way; the shortest time that an acknowledgement took on this
+        # Bytes of backlog that may be under way; the shortest time that a PUBACK took on this
         # connection; and when the window was halved: what was sent before tells nothing about its new size.
         self._window = FIRST_BYTES
         self._shortest = math.inf
@@ -218,8 +218,22 @@ class Delivery:
         one = self._under_way.get(self._by_message.pop(message, 0))
         if one is not None:
             one.due = now + one.distance
+            self._set_window(one, now)
             if one.puback is None:
                 one.puback = wall
+
+    def _set_window(self, one: UnderWay, now: float) -> None:
+        """How long a batch took to the broker sets the backlog's window: it doubles in a round trip while there is
+        no queue, and is halved once for each that shows. The hub's own acknowledgements would not tell: it may
+        have been away itself."""
+        took = now - one.last
+        self._shortest = min(self._shortest, took)
+        queue = (took - self._shortest) / self._interval
+        if queue <= NO_QUEUE:
+            self._window = min(self._window + (0 if one.live else one.size), BACKLOG_BYTES)
+        elif queue > QUEUE and one.last >= self._halved:
+            self._window = max(self._window // 2, LEAST_BYTES)
+            self._halved = now
 
     def heard(self, newest: int, now: float) -> None:
         """The hub has acknowledged something.
@@ -234,24 +248,6 @@ class Delivery:
                 if one.message not in self._by_message:
                     one.due = min(one.due, now + self._resend)
         self._heard = now
-
-    def committed(self, sequence: int, now: float) -> UnderWay | None:
-        """The hub has acknowledged a batch; how long that took sets the backlog's window.
-
-        The window doubles in a round trip while there is no queue, and is halved once for each that shows.
-        """
-        one = self.forget(sequence)
-        # Of one that was sent twice nobody knows which is acknowledged.
-        if one is not None and one.tries == 1:
-            took = now - one.last
-            self._shortest = min(self._shortest, took)
-            queue = (took - self._shortest) / self._interval
-            if queue <= NO_QUEUE:
-                self._window = min(self._window + (0 if one.live else one.size), BACKLOG_BYTES)
-            elif queue > QUEUE and one.last >= self._halved:
-                self._window = max(self._window // 2, LEAST_BYTES)
-                self._halved = now
-        return one
 
     def forget(self, sequence: int) -> UnderWay | None:
         """A batch is committed, or has left the buffer."""

@@ -14,6 +14,9 @@ from tests.fault.rig.meters import ADDRESSES, Answer, number_of
 UNCERTAIN_CLOCK = 65  # docs/reference/wire-format.md, Quality
 # s that the time of a reading may differ from its answer's while nobody touches the clock: a busy machine.
 TIME_TOLERANCE = 5.0
+# s that a null may be older than the late answer that it stands for: it has the time of its poll. Nulls that come
+# after an answer, as when the meters fall silent, stand for none.
+LATE_ANSWER, SAME_TIME = 1.0, 0.02
 
 
 class Row(NamedTuple):
@@ -41,6 +44,8 @@ class Exact:
     nulls: int = 0
     uncertain_clock: int = 0
     excused: int = 0
+    # Answers that came too late for the collector, which says so: the poll is in the database as a null.
+    given_up: int = 0
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     invented: list[str] = field(default_factory=list)
@@ -67,12 +72,15 @@ def count(
         for point in answer.points():
             expected[f"{meters[answer.unit]}/{point}"][answer.number] = answer
     found: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    nulls: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         meter, _, point = row.point.partition("/")
         if meter not in meters.values() or point not in ADDRESSES:
             continue
         if row.value is None:
             result.nulls += 1
+            if clock_is_right:
+                nulls[row.point].append(row.time / 1000)
             continue
         result.readings += 1
         number = number_of(point, row.value)
@@ -86,7 +94,7 @@ def count(
                 f"{row.point}: answer {asked.number} is stamped {row.time / 1000 - asked.time:+.1f} s"
             )
     for point, numbers in expected.items():
-        _count_point(point, numbers, found[point], excused, result)
+        _count_point(point, numbers, found[point], nulls[point], excused, result)
     return result
 
 
@@ -94,6 +102,7 @@ def _count_point(
     point: str,
     expected: dict[int, Answer],
     found: dict[int, list[Row]],
+    nulls: list[float],
     excused: Collection[Span],
     result: Exact,
 ) -> None:
@@ -106,6 +115,10 @@ def _count_point(
         elif not rows:
             if any(span.begin <= answer.time <= span.end for span in excused):
                 result.excused += 1
+            elif null := next((one for one in nulls if -SAME_TIME < answer.time - one < LATE_ANSWER), None):
+                # A null stands for one answer only.
+                nulls.remove(null)
+                result.given_up += 1
             else:
                 result.lost.append(f"{point}: answer {number} of {answer.time:.3f}")
         for row in rows[:1]:

@@ -68,10 +68,16 @@ class Site:
         if self.pubacks:
             self.delivery.received(self._message, self.now, 0)
 
+    def puback(self, sequence: int | None = None) -> None:
+        """The broker has received all, or one batch."""
+        for message, (_, sent) in enumerate(self.sent, 1):
+            if sequence in (None, sent):
+                self.delivery.received(message, self.now, 0)
+
     def commit(self, *sequences: int) -> None:
         self.delivery.heard(self.newest, self.now)
         for sequence in sequences:
-            self.delivery.committed(sequence, self.now)
+            self.delivery.forget(sequence)
             del self.buffer[sequence]
 
 
@@ -111,6 +117,7 @@ def test_the_backlog_keeps_to_its_rate_and_waits_for_its_start() -> None:
 )
 def test_the_backlog_under_way_is_bounded(readings: int, first: int, most: int) -> None:
     site = Site(DeliveryConfig(1e9, 5000, 0), backlog=5000, readings=readings)
+    site.pubacks = False
     site.connect()
     under_way = site.send()
     assert len(under_way) == first
@@ -118,6 +125,7 @@ def test_the_backlog_under_way_is_bounded(readings: int, first: int, most: int) 
     assert site.send() == []
     for _ in range(20):
         # Nothing queues anywhere, so the window grows.
+        site.puback()
         site.commit(*under_way)
         under_way = site.send()
         site.now += 0.1
@@ -141,7 +149,9 @@ def test_no_backlog_queues_before_a_live_batch_for_longer_than_its_interval(
     while any(one <= 300 for one in site.buffer):
         site.now += step
         while arrivals and arrivals[0][0] <= site.now:
-            site.commit(arrivals.pop(0)[1])
+            arrived = arrivals.pop(0)[1]
+            site.puback(arrived)
+            site.commit(arrived)
         if len(waits) < (site.now - begin) // INTERVAL:
             site.seal()
         for sequence in site.send():

@@ -57,6 +57,14 @@ def test_what_was_in_flight_at_a_kill_may_be_missing_and_not_doubled() -> None:
     assert found([*ROWS, ROWS[2]], excused=(span,)) == {"polls": 3, "readings": 4, "doubled": 1}
 
 
+def test_an_answer_that_came_too_late_is_there_as_a_null_of_its_time() -> None:
+    null = ROWS[2]._replace(time=ROWS[2].time - 400, value=None, quality=129)
+    assert found([*ROWS[:2], null]) == {"polls": 3, "readings": 2, "nulls": 1, "given_up": 1}
+    assert found([ROWS[0], null]) == {"polls": 3, "readings": 1, "nulls": 1, "given_up": 1, "lost": 1}
+    after = null._replace(time=ROWS[2].time + 100)
+    assert found([*ROWS[:2], after]) == {"polls": 3, "readings": 2, "nulls": 1, "lost": 1}
+
+
 def test_a_stepped_clock_decides_nothing_but_the_order() -> None:
     rows = [row._replace(time=row.time - 3_600_000) for row in ROWS]
     assert found(rows) == {"polls": 3, "readings": 3, "mistimed": 3}
