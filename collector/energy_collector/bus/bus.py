@@ -383,10 +383,9 @@ class Bus:
                 self._hear_noise(line)
         self._forget(exchange)
         if not exchange.answer.done():
-            waited = exchange.deadline - exchange.sent
-            exchange.answer.set_exception(
-                TimedOutError(exchange.unit.timeout, came, is_cut=waited < exchange.unit.timeout)
-            )
+            # A millisecond is less than anybody cuts, and more than a sum of floats is wrong by.
+            is_cut = exchange.deadline - exchange.sent < exchange.unit.timeout - 0.001
+            exchange.answer.set_exception(TimedOutError(exchange.unit.timeout, came, is_cut=is_cut))
         if self._is_tcp:
             # A gateway waits for its unit as long as it likes, whatever we do; requests to others queue there.
             self._held_up_until = exchange.sent + max(exchange.unit.timeout, exchange.unit.hold)

@@ -188,7 +188,7 @@ def test_a_request_that_cannot_wait_for_the_late_answer_is_refused() -> None:
                 return 0.05
 
         async with Peer(Script({7: None}), 8) as peer:
-            bus = rtu_bus(peer.port, 0.2)
+            bus = rtu_bus(peer.port, 1.0)
             bus.traffic = Hurry()  # type: ignore[assignment]
             cut = await failure(bus, 1, ReadRegisters(3, 7, 1))
             assert "in the time that the other meters of the bus leave" in cut.text
