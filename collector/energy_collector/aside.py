@@ -28,7 +28,7 @@ def aside(work: Callable[[], T]) -> T:
     if not data:
         raise OSError(f"a helping process ended with status {os.waitstatus_to_exitcode(status)}")
     # From our own child, by a pipe that nobody else has.
-    failed, result = pickle.loads(data)  # noqa: S301
+    failed, result = pickle.loads(data)  # noqa: S301  (see above)
     if failed:
         raise result
     answer: T = result

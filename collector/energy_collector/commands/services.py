@@ -19,7 +19,7 @@ def gateway(path: Path) -> int:
     settings = aside(lambda: config.load(path))
     if settings.metrics_port is None:
         # asyncio does without TLS where there is none, and so do the meters: OpenSSL alone takes 4 MB.
-        sys.modules["ssl"] = None  # type: ignore[assignment]
+        sys.modules["ssl"] = None  # type: ignore[assignment]  # None is how Python is told that there is none
     # Imported here: the delivering service has no need of asyncio and of what talks to meters.
     import asyncio
 

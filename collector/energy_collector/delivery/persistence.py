@@ -240,7 +240,7 @@ class Persistence:
         self._faults.over("hub")
         log.info("hub: connected to %s", self.config.hub.host)
         # Spread, not secrecy.
-        start = random.uniform(0, self.config.delivery.backlog_start)  # noqa: S311
+        start = random.uniform(0, self.config.delivery.backlog_start)  # noqa: S311  (spread, not secrecy)
         self._delivery.connected(self._newest, now, start)
         self._waiting = None
         self._backlog_at = now

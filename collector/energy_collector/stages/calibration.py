@@ -29,6 +29,8 @@ from energy_collector.stages.stage import PerLayout, Stage
 LOOK = 1.0
 # A calibrated value is rounded to so many digits after the point: a millionth of any unit that we have, and no tail
 # of binary digits.
+# What is recorded of a calibration when it comes into force; see `Statistics`, which lets it pass.
+DATED = ("_multiplier", "_offset")
 DECIMALS = 6
 MAX_MULTIPLIER = 1e6
 MAX_OFFSET = 1e12
@@ -178,7 +180,7 @@ class Calibration(Stage):
                 index,
                 point,
                 unit.endswith(".h"),
-                Layout((f"{point}_multiplier", f"{point}_offset"), ("1", unit)),
+                Layout(tuple(f"{point}{suffix}" for suffix in DATED), ("1", unit)),
             )
             for index, (point, unit) in enumerate(zip(*layout, strict=True))
             if point in self._mapping

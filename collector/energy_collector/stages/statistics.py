@@ -17,6 +17,7 @@ from energy_collector import quality
 from energy_collector.config import Config, MeterConfig
 from energy_collector.reading import Layout, Record
 from energy_collector.stages import power_quality
+from energy_collector.stages.calibration import DATED
 from energy_collector.stages.stage import PerLayout, Stage, split
 
 # Records of a layout that are kept before they are added up: a column of so many values is summed at C speed.
@@ -169,7 +170,7 @@ class _Rows:
 
     def raw_record(self, record: Record) -> Record:
         """The points that are wanted at full rate."""
-        codes = bytes(self.get_raw(record.qualities)) if record.qualities else b""  # type: ignore[arg-type]
+        codes = bytes(self.get_raw(record.qualities)) if record.qualities else b""  # type: ignore[arg-type]  # one or several
         return Record(self.raw, record.time, self.get_raw(record.values), codes if any(codes) else b"")
 
     def fold(self) -> None:
@@ -229,7 +230,10 @@ class _Meter:
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def _make_rows(self, layout: Layout) -> _Rows:
-        passed = frozenset(point for point in layout.points if split(point)[1] in self._kinds.passed)
+        # A calibration is dated once: it is no sample either.
+        passed = frozenset(
+            point for point in layout.points if split(point)[1] in self._kinds.passed or point.endswith(DATED)
+        )
         for point, unit in zip(*layout, strict=True):
             if point not in passed and point not in self.columns:
                 is_last = point in self._kinds.last or unit.endswith(".h")
