@@ -9,10 +9,11 @@ cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { echo "molecule.sh: name at least one scenario of tests/molecule, for instance network" >&2; exit 1; }
 venv=${WATTFLEET_VENV:-.venv}
 export PATH=$PWD/$venv/bin:$PATH MOLECULE_GLOB='tests/molecule/*/molecule.yml'
+export WATTFLEET_LAB=${WATTFLEET_LAB:-molecule}   # the lab that the hosts are added to
 mkdir -p build/molecule
 
 # Whatever happens, no host of the scenarios stays behind.
-trap 'WATTFLEET_LAB=molecule python -m wattfleet_lab down >/dev/null' EXIT
+trap 'python -m wattfleet_lab down >/dev/null' EXIT
 
 version=$(ansible --version)
 version=${version%%$'\n'*}

@@ -40,16 +40,34 @@ PACKAGES = (
 )
 
 # What roles install on the hosts, from the offline pool in /srv/packages (dependencies come along).
+# Some are there to be found and closed: avahi-daemon, inetutils-telnetd, vsftpd.
 POOL = (
+    "acct",
     "acl",
+    "aide",
+    "apt-show-versions",
+    "auditd",
+    "avahi-daemon",
     "chrony",
+    "debsums",
     "fail2ban",
+    "haproxy",
+    "inetutils-telnetd",
+    "libpam-pwquality",
+    "libpam-tmpdir",
     "libpq5",
     "logrotate",
+    "lynis",
     "mosquitto",
     "mosquitto-clients",
+    "needrestart",
+    "openbsd-inetd",
     "postgresql",
     "python3-psycopg2",
+    "python3-systemd",
+    "sysstat",
+    "unattended-upgrades",
+    "vsftpd",
 )
 
 # Manuals and translations double the unpacked size, and nobody reads them here.
