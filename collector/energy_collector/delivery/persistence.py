@@ -430,6 +430,12 @@ class Persistence:
         if self._freed >= SETTLE:
             self._buffer.settle()
             self._freed = 0
+        if self._delivery.live_cursor < self._newest:
+            room = self._delivery.live_room(now)
+            for stored in self._buffer.batches(self._delivery.live_cursor, room):
+                if not self._link.has_room:
+                    return
+                self._hand_over(self._link, stored, now)
         for sequence in self._delivery.overdue(now):
             if not self._link.has_room:
                 return
@@ -437,12 +443,6 @@ class Persistence:
             if stored is None:
                 self._delivery.forget(sequence)
             else:
-                self._hand_over(self._link, stored, now)
-        if self._delivery.live_cursor < self._newest:
-            room = self._delivery.live_room(now)
-            for stored in self._buffer.batches(self._delivery.live_cursor, room):
-                if not self._link.has_room:
-                    return
                 self._hand_over(self._link, stored, now)
         self._send_backlog(self._link, now)
         if now - self._heard >= SILENCE and self._delivery.next_due() is not None:

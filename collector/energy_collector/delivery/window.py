@@ -102,6 +102,8 @@ class Delivery:
         self._bucket = TokenBucket(config.backlog_rate, config.backlog_burst)
         self._under_way: dict[int, UnderWay] = {}
         self._by_message: dict[int, int] = {}
+        # Repetitions that wait for a PUBACK to make room.
+        self._held: set[int] = set()
         # Highest sequence that is backlog, and the highest ones sent of backlog and live.
         self._newest = 0
         self.backlog_cursor = 0
@@ -118,6 +120,7 @@ class Delivery:
         """
         self._under_way.clear()
         self._by_message.clear()
+        self._held.clear()
         self.backlog_cursor = 0
         self._newest = self.live_cursor = newest
         self._proven = 0.0
@@ -162,12 +165,33 @@ class Delivery:
         ]
 
     def overdue(self, now: float) -> list[int]:
-        """Batches to be sent again, in order of their sequences."""
-        return sorted(one.sequence for one in self._under_way.values() if now >= one.due)
+        """Batches to be sent again, in order of their sequences.
+
+        Of those that are not live, no more than the backlog's window holds beside what is on its way to the broker:
+        all that a broker has forgotten is due at the same time, and would stand before the live batches in the line.
+        """
+        due = sorted(
+            (one for one in self._under_way.values() if now >= one.due), key=lambda one: one.sequence
+        )
+        on_its_way = sum(
+            one.size for one in self._under_way.values() if not one.live and one.message in self._by_message
+        )
+        self._held.clear()
+        again = []
+        for one in due:
+            if not one.live:
+                if on_its_way and on_its_way + one.size > self._window:
+                    self._held.add(one.sequence)
+                    continue
+                on_its_way += one.size
+            again.append(one.sequence)
+        return again
 
     def next_due(self) -> float | None:
-        """When the next batch has to be sent again."""
-        return min((one.due for one in self._under_way.values()), default=None)
+        """When the next batch has to be sent again; those that wait for a PUBACK are not asked."""
+        return min(
+            (one.due for one in self._under_way.values() if one.sequence not in self._held), default=None
+        )
 
     # What has happened.
 
