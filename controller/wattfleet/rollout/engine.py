@@ -293,11 +293,13 @@ def _trip(decision: _Decision) -> None:
     )
     allowed = decision.rollout.settings.max_failed
     canary = decision.rollout.waves[0] if decision.rollout.waves else ()
-    if len(bad) > allowed or any(name in canary for name in bad):
+    # They count as away: once they alone fill the budget, nobody else could be installed, and nothing would be said.
+    spent = len(bad) >= decision.rollout.settings.max_offline
+    if len(bad) > allowed or spent or any(name in canary for name in bad):
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        decision.whole(
-            RolloutState.HALTED, f"failed or silent: {shown}; {allowed} are allowed, and none of the canary"
-        )
+        most = decision.rollout.settings.max_offline
+        limit = f"{allowed} are allowed, none of the canary, and fewer than max_offline ({most})"
+        decision.whole(RolloutState.HALTED, f"failed or silent: {shown}; {limit}")
 
 
 def _stop_transfers(decision: _Decision) -> None:

@@ -189,7 +189,7 @@ class Ledger:
                 hashed,
             ),
         )
-        record = _after(record, at, step)
+        record = after(record, at, step)
         row = (record.state, record.since, _dump(record.data))
         if step.site:
             self._database.execute(
@@ -219,6 +219,11 @@ class Ledger:
         return Record(row[0], row[1], json.loads(row[2])) if row else None
 
     # Reading.
+
+    @property
+    def number(self) -> int:
+        """How many entries there are."""
+        return self._last()[0]
 
     def rollouts(self) -> list[str]:
         """The names of all rollouts, in the order in which they were planned."""
@@ -274,7 +279,7 @@ class Ledger:
             if told_hash is not None and told_hash != entry.hash.hex():
                 faults.append(f"entry {entry.number} is another one than when its hash was kept")
             key = (entry.step.rollout, entry.step.site)
-            built[key] = _after(built.get(key), entry.at, entry.step)
+            built[key] = after(built.get(key), entry.at, entry.step)
             expected, previous = entry.number + 1, entry.hash
         faults += [
             f"the ledger ends before entry {number}, which it had when its hash was kept" for number in told
@@ -297,7 +302,7 @@ class Ledger:
         ]
 
 
-def _after(record: Record | None, at: int, step: Step) -> Record:
+def after(record: Record | None, at: int, step: Step) -> Record:
     """A record after one more step."""
     data = {**(record.data if record else {}), **step.data}
     since = record.since if record and record.state == step.new else at

@@ -57,6 +57,7 @@ def run(
     fleet: SimulatedFleet,
     each: Callable[[Rollout], None] = lambda _: None,
     turns: int = PATIENCE,
+    patience: int = 400,
 ) -> Rollout:
     """Turn the driver until the rollout is over or waits for a person; the rollout as it is then."""
     driver = Driver(ledger, NAME, fleet, "test")
@@ -68,8 +69,8 @@ def run(
         each(rollout)
         after = rollout.state.value + "".join(record.state for record in rollout.sites.values())
         quiet, before = quiet + 1 if after == before else 0, after
-        # Longer than any deadline but the transfer's, which no site here waits for but in vain.
-        if Driver.is_over(rollout) or quiet > 400:
+        # Longer than any deadline, by default.
+        if Driver.is_over(rollout) or quiet > patience:
             return rollout
     raise AssertionError(f"the rollout is not over after {turns} turns")
 
