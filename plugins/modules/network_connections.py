@@ -292,7 +292,7 @@ def main() -> None:
     )
     options = module.params
     secrets = {"password": options["modem_password"], "pin": options["modem_pin"]}
-    found = faults.find(options["connections"], secrets, plan.interfaces())
+    found = faults.lines(options["connections"], secrets, plan.interfaces())
     found += hosts.faults(options["hosts"] or [])
     if found:
         module.fail_json(msg="; ".join(found))
