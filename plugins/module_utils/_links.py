@@ -71,7 +71,9 @@ def judge(
     findings = []
     for name, link in sorted(links.items()):
         if not link["present"]:
-            message = "there is no such interface: check its name, its driver, and whether a modem is plugged in"
+            message = (
+                "there is no such interface: check its name, its driver, and whether a modem is plugged in"
+            )
             findings.append(_finding(name, "missing", message))
         elif not link["carrier"]:
             wired = "no link: check cable, plug, and the port of the switch"

@@ -166,11 +166,40 @@ options:
     elements: str
     default: []
   guard:
-    description:
-      - How the change is guarded. O(guard.wait_min) and O(guard.probes) may be given; the rest is set by the
-        action plugin.
+    description: How a difference is put right; see M(wattfleet.energy.guard).
     type: dict
-    suboptions: {}
+    suboptions:
+      wait_min:
+        description: Least time in seconds that the gateway waits for the confirmation.
+        type: float
+        default: 60
+      probes:
+        description:
+          - TCP connections that the gateway makes. Those that work before the change must work when it is
+            confirmed.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          host:
+            description: Address or name.
+            type: str
+            required: true
+          port:
+            description: TCP port.
+            type: int
+            required: true
+      phase:
+        description: Set by the action plugin.
+        type: str
+        choices: [compare, begin]
+        default: compare
+      digest:
+        description: Set by the action plugin.
+        type: str
+      wait:
+        description: Set by the action plugin.
+        type: float
 attributes:
   check_mode:
     description: Says what would differ and changes nothing.
@@ -322,16 +351,7 @@ def main() -> None:
         module.fail_json(msg=str(refused))
     for warning in made.warnings:
         module.warn(warning)
-    change = Change(
-        subject="network",
-        files=made.files,
-        apply=made.apply,
-        keep={
-            "directories": [str(plan.DIRECTORY), str(plan.VOLATILE)],
-            "network": True,
-            "units": ["NetworkManager.service"],
-        },
-    )
+    change = Change("network", files=made.files, apply=made.apply, keep={"network": True})
     conclude(
         module,
         change,

@@ -53,6 +53,10 @@ def uuid_of(name: str) -> str:
     return str(uuid.uuid5(NAMESPACE, name))
 
 
+def has_secrets(text: str) -> bool:
+    return _SECRET.search(text) is not None
+
+
 def without_secrets(text: str) -> str:
     """A profile as it may be shown."""
     return _SECRET.sub(r"\1=(hidden)", text)

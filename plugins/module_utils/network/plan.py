@@ -14,7 +14,7 @@ from . import hosts as host_names
 from . import keyfile
 from .connection import Connection, method_of, parents_first, ports_of
 from .keyfile import Profile
-from .live import Live, Snapshot, absence, as_text, read, unmanaged, wanted
+from .live import Live, Snapshot, absence, as_text, device_of, read, unmanaged, wanted
 
 DIRECTORY = Path("/etc/NetworkManager/system-connections")
 VOLATILE = Path("/run/NetworkManager/system-connections")
@@ -143,9 +143,8 @@ def _profile(
             }
         )
         return "loaded"
-    plan.files.append(
-        {"path": str(path), "content": profile.text, "mode": "0600", "owner": "root", "group": "root"}
-    )
+    file = {"path": str(path), "content": profile.text, "mode": "0600", "owner": "root", "group": "root"}
+    plan.files.append({**file, "sensitive": True} if keyfile.has_secrets(profile.text) else file)
     plan.diff.append(_file_diff(path, before, accepted, profile.text))
     return "written"
 
@@ -190,12 +189,13 @@ def _device(
     uuid = keyfile.uuid_of(name)
     if live != want:
         plan.diff.append({"before": as_text(interface, live), "after": as_text(interface, want)})
-    elif profile == "unchanged" or snapshot.devices.get(interface, {}).get("GENERAL.CON-UUID") != uuid:
+    elif profile == "unchanged" or device_of(connection, snapshot).get("GENERAL.CON-UUID") != uuid:
         # A device that is right is left alone, even when another profile brought it there: ours has the higher
         # priority and takes over at the next boot.
         return
     done["device"] = "brought up"
-    ups.append({"interface": interface, "uuid": uuid})
+    # NetworkManager knows a modem by its control port
+    ups.append({"interface": device_of(connection, snapshot).get("GENERAL.DEVICE", interface), "uuid": uuid})
 
 
 def _no_longer_wanted(ours: set[str], directory: Path, plan: Plan) -> list[str]:
