@@ -533,6 +533,14 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
                 examples=("10.1.0.2",),
             ),
             "port": Key(PORT, "Port", "The broker's port.", OPTIONAL, 8883, (8883,)),
+            "time_servers": Key(
+                Listing(HOST_NAME, "a list of at least one server", minimum=1, distinct=True),
+                "Time servers",
+                "Servers of the company that the hub takes the time from (NTP), by name or IPv4 address; the "
+                "gateways take it from the hub. Left out, the hub's own clock is the time of the fleet.",
+                OPTIONAL,
+                examples=(["ntp.example"],),
+            ),
         },
         "a mapping with name and address",
     )
