@@ -99,6 +99,8 @@ CHECKS = """\
 - An address is neither its network's own nor the broadcast address; the router is in the WAN's network.
 - The energy network overlaps neither the WAN nor a management network, and holds neither the hub's nor the
   management address. The two have different interfaces.
+- Networks of the packet filter have no host bits; no management network is everybody; `port_end` is after `port`;
+  `output_accept` goes with `output: restricted`.
 - A bus's host is in the energy network and not the gateway itself. No two buses lead to one host and port,
   or one serial port: a bus has one master.
 - Names of buses, and of meters, are unique in the site; a meter is on one of the site's buses; no two

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .collector_keys import collector, device_mapping
+from .firewall_keys import ANY_NETWORK, accept, firewall
 from .kinds import (
     FLEET,
     OPTIONAL,
@@ -62,7 +63,6 @@ ADDRESS = Text('an IPv4 address such as "192.168.10.20"', _IPV4)
 INTERFACE_ADDRESS = Text(
     'an IPv4 address with its prefix length such as "192.168.10.10/24"', rf"{_IPV4}/{_PREFIX}"
 )
-NETWORK = Text('an IPv4 network such as "192.168.10.0/24"', rf"{_IPV4}/{_PREFIX}")
 INTERFACE = Text(
     'a network interface such as "eth0", of up to 15 characters', r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"
 )
@@ -194,6 +194,14 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             examples=({"type": "lan"},),
         ),
         "network": Key(_network(), "Networks", "The gateway's two networks. They do not overlap."),
+        "firewall": Key(
+            firewall(),
+            "Packet filter",
+            "What the packet filter lets through besides SSH from the management networks and from the hub. Nothing "
+            "here opens the energy network.",
+            OPTIONAL,
+            examples=({"output": "restricted"},),
+        ),
         "interval": Key(
             INTERVAL,
             "Polling interval",
@@ -585,10 +593,18 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
     management = Record(
         {
             "networks": Key(
-                Listing(NETWORK, "a list of at least one network", minimum=1, distinct=True),
+                Listing(ANY_NETWORK, "a list of at least one network", minimum=1, distinct=True),
                 "Management networks",
-                "Who may reach the gateways by SSH.",
+                "Who may reach the gateways and the hub by SSH; the controller's own address has to be in one of them.",
                 examples=(["10.1.0.0/24"],),
+            ),
+            "rescue": Key(
+                Listing(ANY_NETWORK, "a list of at least one network", minimum=1, distinct=True),
+                "Way in of last resort",
+                "Networks whose SSH is let through before every other rule, and without a limit: a stand-by machine "
+                "that gets in when the rest of the rules is wrong.",
+                OPTIONAL,
+                examples=(["192.0.2.64/32"],),
             ),
             "user": Key(
                 USER,
@@ -614,6 +630,7 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
                 examples=("10.1.0.2",),
             ),
             "port": Key(PORT, "Port", "The broker's port.", OPTIONAL, 8883, (8883,)),
+            "accept": accept(),
         },
         "a mapping with name and address",
     )

@@ -24,7 +24,16 @@ from .conftest import FLEET, ROOT, SITE, FleetOnDisk
 SCHEMAS = schemas(Profiles().names)
 OURS = {"site": SCHEMAS.site, "fleet": SCHEMAS.fleet}
 THEIRS = {name: Draft202012Validator(record.json_schema()) for name, record in OURS.items()}
-SITE_VALUES = yaml.safe_load(SITE.replace("200:5", '"200:5"'))
+SITE_VALUES = yaml.safe_load(SITE.replace("200:5", '"200:5"')) | {
+    "firewall": {
+        "accept": [{"port": 80, "port_end": 81, "sources": ["10.0.0.0/8", "2001:db8::/64"], "comment": "x"}],
+        "output": "restricted",
+        "output_accept": [{"port": 514, "protocol": "udp", "destinations": ["10.0.0.9/32"], "comment": "x"}],
+        "updates": True,
+        "forwarding": False,
+        "reverse_path": "loose",
+    }
+}
 FLEET_VALUES = yaml.safe_load(FLEET) | {
     "defaults": {"interval": 5, "network": {"wan": {"interface": "eth0"}}}
 }
