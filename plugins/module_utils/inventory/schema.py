@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .collector_keys import collector, device_mapping
+from .hardening_keys import hardening
 from .kinds import (
     FLEET,
     OPTIONAL,
@@ -228,6 +229,7 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             OPTIONAL,
             examples=({"main/active_power": [{"from": "2026-01-31T12:00:00Z", "multiplier": 1.02}]},),
         ),
+        "hardening": hardening("gateway"),
     }
 
 
@@ -614,6 +616,7 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
                 examples=("10.1.0.2",),
             ),
             "port": Key(PORT, "Port", "The broker's port.", OPTIONAL, 8883, (8883,)),
+            "hardening": hardening("hub"),
         },
         "a mapping with name and address",
     )
