@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Without these nobody could come back, or the meters would not be read: they are never masked because they listen.
-PROTECTED = re.compile(r"(sshd?|NetworkManager|dbus|systemd-\w+|energy-[\w-]+)\.(service|socket)")
+_PROTECTED = re.compile(r"(sshd?|NetworkManager|dbus|systemd-\w+|energy-[\w-]+|user@\d+)\.(service|socket)")
 
 
 def judge_listeners(
@@ -38,7 +38,7 @@ def judge_listeners(
     refused = set()
     for listener in undeclared:
         units = listener["units"]
-        maskable = bool(units) and not any(PROTECTED.fullmatch(unit) for unit in units)
+        maskable = bool(units) and all(map(_is_maskable, units))
         if units and all(unit in close for unit in units):
             continue
         if maskable and mask_others and not wanted.intersection(units):
@@ -46,6 +46,10 @@ def judge_listeners(
         else:
             refused.add(_refusal(listener, maskable and not mask_others))
     return {"close": sorted(close), "refused": sorted(refused)}
+
+
+def _is_maskable(unit: str) -> bool:
+    return unit.endswith((".service", ".socket")) and not _PROTECTED.fullmatch(unit)
 
 
 def _covers(entry: Mapping[str, Any], listener: Mapping[str, Any]) -> bool:
@@ -58,8 +62,14 @@ def _covers(entry: Mapping[str, Any], listener: Mapping[str, Any]) -> bool:
     if not address:
         return True
     if address == "loopback":
-        return ipaddress.ip_address(listener["address"].split("%")[0]).is_loopback
+        return _is_loopback(ipaddress.ip_address(listener["address"]))
     return bool(address == listener["address"])
+
+
+def _is_loopback(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    # Only newer Pythons see by themselves that ::ffff:127.0.0.1 is.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _refusal(listener: Mapping[str, Any], maskable: bool) -> str:
