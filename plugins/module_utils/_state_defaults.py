@@ -16,6 +16,7 @@ PACKAGES = [
     "nftables",
     "postgresql",
     "python3-cryptography",
+    "python3.11-cryptography",
 ]
 
 ACCOUNTS = [

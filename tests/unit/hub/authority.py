@@ -60,8 +60,10 @@ def issue(
     start: timedelta = timedelta(days=-1),
     end: timedelta = timedelta(days=30),
     addresses: Sequence[str] = ("127.0.0.1",),
+    key: Key | None = None,
+    identifiers: bool = False,
 ) -> Identity:
-    key = new_key(kind)
+    key = key or new_key(kind)
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -73,6 +75,13 @@ def issue(
         .not_valid_after(now + end)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
+    # By which an issuer is told from another of its name.
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+    )
+    if issuer:
+        above = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        builder = builder.add_extension(above, critical=False)
     if not ca:
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
