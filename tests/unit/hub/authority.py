@@ -104,6 +104,30 @@ class Authority:
     def chain(self, leaf: Identity) -> str:
         return leaf.pem() + self.intermediate.pem()
 
+    def crl(
+        self,
+        revoked: Sequence[Identity],
+        *,
+        begins: timedelta = timedelta(hours=-1),
+        ends: timedelta = timedelta(days=30),
+        number: int = 1,
+        root: bool = False,
+    ) -> str:
+        """A revocation list of the intermediate, or of the root."""
+        issuer = self.root if root else self.intermediate
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(issuer.certificate.subject)
+            .last_update(now + begins)
+            .next_update(now + ends)
+            .add_extension(x509.CRLNumber(number), critical=False)
+        )
+        for one in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(now).build())
+        return builder.sign(issuer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
     def key_statement(self, leaf: Identity, site: str, public: bytes) -> dict[str, str]:
         return {
             "public": base64.b64encode(public).decode(),
