@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright: Wattfleet contributors
-"""Runs the module host_facts and adds what only the controller knows: its own clock and its own OpenSSL."""
+"""Runs the module host_state and adds what only the controller knows: its own clock and its own OpenSSL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.tls_facts import 
 
 
 class ActionModule(ActionBase):
-    """The controller's side of host_facts; see the module for its documentation."""
+    """The controller's side of host_state; see the module for its documentation."""
 
     _requires_connection = True
 
