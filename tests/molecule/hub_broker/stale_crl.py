@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints a revocation list of 30 days, signed by the authority in a folder: stale_crl.py FOLDER PASSPHRASE_FILE DAYS_LEFT.
+"""Prints a revocation list of 30 days, signed by an authority: stale_crl.py FOLDER PASSPHRASE_FILE DAYS_LEFT.
 
 Days below zero: it has ended.
 """
