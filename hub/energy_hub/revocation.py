@@ -105,7 +105,7 @@ def warn(lists: Sequence[RevocationList], part: float, now: datetime) -> bool:
         days = one.left(now) / timedelta(days=1)
         if days <= 0:
             log.error(
-                "ERR revocation list of %s ended %.1f days ago (%s): the broker refuses every gateway;"
+                "revocation list of %s ended %.1f days ago (%s): the broker refuses every gateway;"
                 " run playbooks/renew_crl.yml on the controller now",
                 one.issuer,
                 -days,
@@ -159,7 +159,7 @@ class Revocations:
             )
             return
         if self._read_as:
-            log.error("ERR revocation list: %s; what was known stays revoked", fault)
+            log.error("revocation list: %s; what was known stays revoked", fault)
         # It is tried again each time, and told once.
         self._read_as = ()
 

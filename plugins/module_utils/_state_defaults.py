@@ -8,14 +8,19 @@ A role that begins to compare something adds it here, one line each, sorted.
 from __future__ import annotations
 
 PACKAGES = [
+    "acl",
     "chrony",
     "fail2ban",
+    "libpq5",
     "logrotate",
     "mosquitto",
     "network-manager",
     "nftables",
     "postgresql",
+    "postgresql-15",
     "python3-cryptography",
+    "python3-psycopg2",
+    "python3-yaml",
     "python3.11-cryptography",
 ]
 
@@ -28,23 +33,39 @@ ACCOUNTS = [
 # Paths, and patterns as a shell has them. Of private keys (*.key) the content is not looked at.
 FILES = [
     "/etc/energy",
+    "/etc/energy-hub",
+    "/etc/energy-hub/*",
     "/etc/energy/config.yaml",
     "/etc/energy/device_mapping.json",
     "/etc/hosts",
     "/etc/logrotate.d/energy",
+    "/etc/logrotate.d/energy-audit",
     "/etc/mosquitto/energy.acl",
     "/etc/mosquitto/mosquitto.conf",
     "/etc/nftables.d/wattfleet.nft",
+    "/etc/postgresql/*/main/conf.d/energy.conf",
+    "/etc/postgresql/*/main/pg_hba.conf",
+    "/etc/postgresql/*/main/pg_ident.conf",
     "/etc/ssl/energy",
     "/etc/ssl/energy/*",
     "/etc/systemd/system/energy-*",
+    "/etc/systemd/system/mosquitto.service.d",
     "/etc/systemd/system/mosquitto.service.d/energy.conf",
     "/etc/systemd/system/nftables.service.d/energy-firewall.conf",
     "/opt/energy",
+    "/opt/energy-hub",
+    "/opt/energy-hub/current",
+    "/opt/energy-hub/releases",
+    "/opt/energy-hub/releases/*",
+    "/opt/energy-hub/releases/*/energy-hub.pyz",
     "/opt/energy/current",
     "/opt/energy/releases",
     "/opt/energy/releases/*",
     "/opt/energy/releases/*/energy-collector.pyz",
+    "/usr/local/bin/energy-hub",
+    "/usr/local/lib/energy-broker",
+    "/usr/local/lib/energy-broker/*",
+    "/var/log/energy-audit",
 ]
 
 # Public files whose content is compared, and not only its digest.
@@ -57,10 +78,13 @@ TEXTS = [
 UNITS = [
     "NetworkManager.service",
     "chrony.service",
+    "energy-crl-watch.timer",
     "energy-firewall.service",
     "energy-gateway.service",
+    "energy-ingest.service",
     "energy-lazytime.service",
     "energy-persistence.service",
+    "energy-refusals.service",
     "fail2ban.service",
     "mosquitto.service",
     "nftables.service",

@@ -30,20 +30,12 @@ options:
     required: true
   issuers:
     description:
-      - The issuing authorities. A serial number that is revoked is in the list of each, since it is never given twice.
+      - Paths of the certificates of the issuing authorities. The key of each lies beside it, with the suffix C(.key).
+      - A serial number that is revoked is in the list of each, since it is never given twice.
       - Of an issuer whose key is away the list that is there stays, as long as it is fresh and complete.
     type: list
-    elements: dict
+    elements: path
     required: true
-    suboptions:
-      certificate:
-        description: Path of the issuer's certificate in PEM.
-        type: path
-        required: true
-      key:
-        description: Path of its private key in PEM.
-        type: path
-        required: true
   passphrase:
     description: Passphrase of the keys.
     type: str
@@ -80,9 +72,7 @@ EXAMPLES = r"""
   wattfleet.energy.revocation_list:
     path: /srv/wattfleet/ca/crl.pem
     revoked: /srv/wattfleet/ca/revoked.jsonl
-    issuers:
-      - certificate: /srv/wattfleet/ca/intermediate.crt
-        key: /srv/wattfleet/ca/intermediate.key
+    issuers: [/srv/wattfleet/ca/intermediate.crt]
     passphrase: "{{ identity_ca_passphrase }}"
   delegate_to: localhost
   register: list
@@ -287,11 +277,11 @@ def load_key(path: Path, passphrase: str | None) -> Any:
         ) from None
 
 
-def issuers_of(wanted: list[dict[str, str]], lists: list[Any]) -> list[Issuer]:
+def issuers_of(wanted: list[str], lists: list[Any]) -> list[Issuer]:
     """The issuers, each with the newest list that it has signed. Raises UnusableError."""
     result = []
     for one in wanted:
-        path = Path(one["certificate"])
+        path = Path(one)
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
         except ValueError as error:
@@ -301,7 +291,7 @@ def issuers_of(wanted: list[dict[str, str]], lists: list[Any]) -> list[Issuer]:
             for item in lists
             if item.issuer == certificate.subject and item.is_signature_valid(certificate.public_key())
         ]
-        result.append(Issuer(certificate, Path(one["key"]), max(own, key=number_of, default=None)))
+        result.append(Issuer(certificate, path.with_suffix(".key"), max(own, key=number_of, default=None)))
     return result
 
 
@@ -344,15 +334,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "revoked": {"type": "path", "required": True},
-            "issuers": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "certificate": {"type": "path", "required": True},
-                    "key": {"type": "path", "required": True, "no_log": False},
-                },
-            },
+            "issuers": {"type": "list", "elements": "path", "required": True},
             "passphrase": {"type": "str", "no_log": True},
             "days": {"type": "int", "default": 30},
             "renew_at": {"type": "float", "default": 0.33},

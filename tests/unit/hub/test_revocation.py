@@ -69,7 +69,7 @@ def test_a_file_that_is_broken_or_gone_later_changes_nothing(
     found.refresh()
     assert is_revoked(found, leaf)
     assert [record.getMessage() for record in caplog.records] == [
-        f"ERR revocation list: {path}: holds no revocation list; what was known stays revoked"
+        f"revocation list: {path}: holds no revocation list; what was known stays revoked"
     ]
     second = authority.client("plant-b")
     written(tmp_path, authority.crl([leaf, second]))

@@ -39,7 +39,7 @@ class Folder:
         self.path = path
         (path / "issued").mkdir()
         self.root = issue("Test root", None, ca=True)
-        self.issuers: list[dict[str, str]] = []
+        self.issuers: list[str] = []
         self.intermediates: list[Identity] = []
 
     def intermediate(self, name: str) -> Identity:
@@ -53,7 +53,7 @@ class Folder:
                 serialization.BestAvailableEncryption(PASSPHRASE.encode()),
             )
         )
-        self.issuers.append({"certificate": f"{file}.crt", "key": f"{file}.key"})
+        self.issuers.append(f"{file}.crt")
         self.intermediates.append(made)
         return made
 
@@ -200,7 +200,7 @@ def test_two_issuers_have_a_list_each(folder: Folder, capsys: pytest.CaptureFixt
         ("CN=Test issuing 2", 1),
     ]
     # The old one's key has gone: its list stays as long as it is good.
-    Path(folder.issuers[0]["key"]).unlink()
+    Path(folder.issuers[0]).with_suffix(".key").unlink()
     assert not sign(folder, capsys)["changed"]
     folder.enter("lab-02", 0xB1)
     revoke(folder, capsys, name="lab-02")
