@@ -32,6 +32,8 @@ ACCOUNTS = [
 
 # Paths, and patterns as a shell has them. Of private keys (*.key) the content is not looked at.
 FILES = [
+    "/etc/chrony.conf",
+    "/etc/chrony/chrony.conf",
     "/etc/energy",
     "/etc/energy-hub",
     "/etc/energy-hub/*",
@@ -65,6 +67,7 @@ FILES = [
     "/usr/local/bin/energy-hub",
     "/usr/local/lib/energy-broker",
     "/usr/local/lib/energy-broker/*",
+    "/usr/local/lib/energy-clock/energy-clock-floor.py",
     "/var/log/energy-audit",
 ]
 
@@ -78,6 +81,9 @@ TEXTS = [
 UNITS = [
     "NetworkManager.service",
     "chrony.service",
+    "chronyd.service",
+    "energy-clock-floor.service",
+    "energy-clock-save.timer",
     "energy-crl-watch.timer",
     "energy-firewall.service",
     "energy-gateway.service",
