@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""What is wanted of a host, and where the host differs from it."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import os
+import pwd
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import entries, manager, sysctls, units
+from .errors import GuardError
+from .host import Host
+
+STAGED = re.compile(r"\{staged:([^}]+)\}")
+RELOADING = (
+    "reload",
+    "restart",
+    "reload-or-restart",
+    "try-restart",
+    "try-reload-or-restart",
+    "condrestart",
+    "force-reload",
+)
+
+
+def _identity(name: str, look_up: Any, kind: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return int(look_up(name)[2])
+    except KeyError:
+        raise GuardError(f"there is no {kind} {name} on the host") from None
+
+
+@dataclass
+class Change:
+    """A change under one name; see the documentation of the module `guard` for the keys."""
+
+    subject: str
+    files: list[dict[str, Any]] = field(default_factory=list)
+    units: list[dict[str, Any]] = field(default_factory=list)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    check: list[list[str]] = field(default_factory=list)
+    apply: list[Any] = field(default_factory=list)
+    keep: dict[str, Any] = field(default_factory=dict)
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    wait_min: float = 60
+    revert: bool = False  # the originals are what is wanted
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z-]*", self.subject):
+            raise GuardError(
+                f"subject {self.subject!r}: a name of small letters and hyphens is needed, such as network"
+            )
+        self.files = [self._file(dict(item)) for item in self.files]
+        self.sysctls = {name: " ".join(str(value).split()) for name, value in self.sysctls.items()}
+        self.units = [{key: value for key, value in item.items() if value is not None} for item in self.units]
+        self.keep = {key: value for key, value in self.keep.items() if value}
+        named = {item["path"] for item in self.files}
+        for argv in self.check + [step for step in self.apply if isinstance(step, list)]:
+            if not argv or not all(isinstance(word, str) for word in argv):
+                raise GuardError(f"{argv!r} is no command; a list of words is needed, such as [sshd, -t]")
+            for path in STAGED.findall(" ".join(argv)):
+                if path not in named:
+                    raise GuardError(f"{' '.join(argv)}: {path} is none of the files of this change")
+
+    def _file(self, item: dict[str, Any]) -> dict[str, Any]:
+        """A wanted file with all that was not said."""
+        path = item.get("path", "")
+        if not path.startswith("/") or os.path.normpath(path) != path:
+            raise GuardError(f"file {path!r}: an absolute path without detours is needed, such as /etc/issue")
+        state = item.get("state") or "file"
+        if state not in ("file", "absent", "link"):
+            raise GuardError(f"file {path}: state {state} is none of file, absent, link")
+        needed = {"file": "content", "link": "target"}.get(state)
+        if needed and item.get(needed) is None:
+            raise GuardError(f"file {path}: {needed} is missing")
+        mode = str(item.get("mode") or "0644")
+        if not re.fullmatch(r"0?[0-7]{3,4}", mode):
+            raise GuardError(f"file {path}: mode {mode!r} is no octal number, such as 0644")
+        return {
+            "path": path,
+            "state": state,
+            "content": item.get("content"),
+            "target": item.get("target"),
+            "mode": mode,
+            "owner": str(item.get("owner") or "root"),
+            "group": str(item.get("group") or "root"),
+            "late": bool(item.get("late")),
+            "sensitive": bool(item.get("sensitive")),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Change:
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The change without the files' contents, which lie beside it."""
+        values = asdict(self)
+        values["files"] = [
+            {**item, "content": None if item["state"] != "file" else ""} for item in values["files"]
+        ]
+        return values
+
+    # What it concerns
+
+    @property
+    def network(self) -> bool:
+        return bool(self.keep.get("network"))
+
+    @property
+    def paths(self) -> list[str]:
+        return [item["path"] for item in self.files]
+
+    @property
+    def directories(self) -> list[str]:
+        found = [*self.keep.get("directories", []), *(manager.DIRECTORIES if self.network else ())]
+        return list(dict.fromkeys(found))
+
+    @property
+    def reloads(self) -> list[list[str]]:
+        """Commands of `apply` that have a unit read its files: needed as well when the files have been put back."""
+        return [step for step in self.apply if isinstance(step, list) and _is_reload(step)]
+
+    @property
+    def kept_units(self) -> list[str]:
+        found = [item["name"] for item in self.units] + list(self.keep.get("units", []))
+        found += [word for step in self.reloads for word in step[2:] if not word.startswith("-")]
+        if self.network:
+            found.append(manager.UNIT)
+        return list(dict.fromkeys(found))
+
+    @property
+    def kept_sysctls(self) -> list[str]:
+        return list(dict.fromkeys([*self.sysctls, *self.keep.get("sysctls", [])]))
+
+    @property
+    def tables(self) -> list[str]:
+        return list(self.keep.get("tables", []))
+
+    # What is wanted
+
+    def wanted_entry(self, item: dict[str, Any]) -> dict[str, Any]:
+        """What a file of this change is to be, as an entry."""
+        if item["state"] == "absent":
+            return dict(entries.ABSENT)
+        owner = {
+            "uid": _identity(item["owner"], pwd.getpwnam, "user"),
+            "gid": _identity(item["group"], grp.getgrnam, "group"),
+        }
+        if item["state"] == "link":
+            return {**owner, "type": "link", "target": item["target"]}
+        digest = hashlib.sha256(item["content"].encode()).hexdigest()
+        return {**owner, "type": "file", "mode": int(item["mode"], 8), "sha256": digest}
+
+    def differing_files(self, host: Host) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """The files that are not what is wanted, with their entries."""
+        found = []
+        for item in self.files:
+            entry = self.wanted_entry(item)
+            path = host.at(item["path"])
+            if path.is_dir() and not path.is_symlink():
+                raise GuardError(f"file {item['path']} is a directory on the host; nothing is changed")
+            if not entries.is_as(path, entry):
+                found.append((item, entry))
+        return found
+
+    def differences(self, host: Host) -> list[dict[str, str]]:
+        """What is not as wanted, as --diff shows it; nothing if the host is as wanted."""
+        found = [_file_diff(host, item, entry) for item, entry in self.differing_files(host)]
+        states = units.look(host, [item["name"] for item in self.units])
+        lines = [
+            (
+                f"{item['name']}: {units.text_of(state)}\n",
+                f"{item['name']}: {units.text_of_wanted(item, state)}\n",
+            )
+            for item, state in ((item, states[item["name"]]) for item in self.units)
+            if not units.as_wanted(state, item)
+        ]
+        values = sysctls.look(host, list(self.sysctls))
+        for name, value in self.sysctls.items():
+            if values[name] is None:
+                raise GuardError(f"this kernel has no setting {name}; nothing is changed")
+            if values[name] != value:
+                lines.append((f"{name} = {values[name]}\n", f"{name} = {value}\n"))
+        if lines:
+            before, after = ("".join(side) for side in zip(*lines, strict=True))
+            header = {"before_header": "live state", "after_header": "live state"}
+            found.append({**header, "before": before, "after": after})
+        return found
+
+
+def _is_reload(step: list[str]) -> bool:
+    return len(step) > 2 and step[0].rpartition("/")[2] == "systemctl" and step[1] in RELOADING
+
+
+def _shown(entry: dict[str, Any], content: bytes | None, sensitive: bool, *, head: bool) -> str:
+    """A file for people. `head` adds owner and mode."""
+    if entry["type"] == "absent":
+        return ""
+    text = ""
+    if head:
+        text = f"owner {entry['uid']}:{entry['gid']}"
+        text += f", mode {entry['mode']:04o}\n" if "mode" in entry else "\n"
+    if entry["type"] == "link":
+        return f"{text}link to {entry['target']}\n"
+    if sensitive:
+        return f"{text}SHA-256 {entry['sha256']}\n"
+    return text + (content or b"").decode("utf-8", "replace")
+
+
+def _file_diff(host: Host, item: dict[str, Any], entry: dict[str, Any]) -> dict[str, str]:
+    found, content = entries.look(host.at(item["path"]))
+    both = "absent" not in (found["type"], entry["type"])
+    head = both and any(found.get(key) != entry.get(key) for key in ("uid", "gid", "mode"))
+    wanted = item["content"].encode() if entry["type"] == "file" else None
+    return {
+        "before_header": item["path"],
+        "after_header": item["path"],
+        "before": _shown(found, content, item["sensitive"], head=head),
+        "after": _shown(entry, wanted, item["sensitive"], head=head),
+    }

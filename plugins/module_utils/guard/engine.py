@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""The steps of a guarded change: begin, apply, confirm, restore.
+
+Whatever is cut at whatever moment: as long as pending/ exists, the snapshot in it is put back, by the
+timer or at the next boot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from . import durable, entries, manager, originals, probes, snapshot, sysctls, timer, units
+from .change import STAGED, Change
+from .errors import GuardError, RefusedError, StepError
+from .host import Host
+from .store import Store
+
+APPLY = "energy-guard-apply.service"
+RESTORE = timer.SERVICE
+CHECK_TIMEOUT = 30.0
+
+
+def _tell(host: Host, change: dict[str, Any]) -> Any:
+    def tell(text: str) -> None:
+        host.say(f"{change['subject']} {change['id']}: {text}")
+
+    return tell
+
+
+# Begin
+
+
+def _stage(store: Store, change: Change) -> dict[str, str]:
+    """Write the wanted files beside, for commands that check them; the paths that they will have, by their own."""
+    staged = {}
+    for number, item in enumerate(change.files):
+        if item["state"] != "file":
+            continue
+        name = f"staged/{number}/{Path(item['path']).name}"
+        path = store.new / name
+        path.parent.mkdir(mode=0o700, parents=True)
+        path.touch(mode=0o600)
+        path.write_text(item["content"], encoding="utf-8")
+        staged[item["path"]] = name
+    return staged
+
+
+def _filled(argv: list[str], base: Path, staged: dict[str, str]) -> list[str]:
+    """A command with the places of staged files filled in."""
+    return [STAGED.sub(lambda match: str(base / staged[match.group(1)]), word) for word in argv]
+
+
+def _check(host: Host, store: Store, change: Change, staged: dict[str, str]) -> None:
+    for argv in change.check:
+        done = host.run(_filled(argv, store.new, staged), timeout=CHECK_TIMEOUT)
+        if done.code != 0:
+            raise GuardError(f"{' '.join(argv)} refuses what is wanted, nothing is changed: {done.words}")
+
+
+def begin(host: Host, change: Change, digest: str, wait: float) -> dict[str, Any]:
+    """Prepare a change, arm the timer, and have systemd apply it. Raises GuardError if nothing has been changed."""
+    store = Store(host)
+    with store.lock():
+        store.finish()
+        if store.pending.exists():
+            raise GuardError("another change waits for its confirmation; confirm it or undo it first")
+        durable.remove_tree(store.new)
+        store.new.mkdir(mode=0o700)
+        try:
+            record = _prepare(host, store, change, digest, wait)
+            timer.arm(host, record["deadline"])
+        except BaseException:
+            shutil.rmtree(store.new, ignore_errors=True)
+            raise
+        durable.rename(store.new, store.pending)
+        host.say(f"{change.subject} {record['id']}: begun; undone in {wait:g} s unless it is confirmed")
+        done = host.run(["systemctl", "start", "--no-block", APPLY])
+    if done.code != 0:
+        request_restore(host, f"{APPLY} could not be started: {done.words}")
+    return record
+
+
+def _prepare(host: Host, store: Store, change: Change, digest: str, wait: float) -> dict[str, Any]:
+    """Everything that has to be on the disk before the first thing is changed."""
+    staged = _stage(store, change)
+    _check(host, store, change, staged)
+    was, contents = originals.take(host, store, change) if change.revert else snapshot.take(host, change)
+    for item, entry in change.differing_files(host):
+        if entry["type"] == "file":
+            contents[entry["sha256"]] = item["content"].encode()
+    snapshot.write(store.new, was, contents)
+    originals.prepare(store, change, was, contents)
+    record = {
+        "id": secrets.token_hex(4),
+        "subject": change.subject,
+        "revert": change.revert,
+        "digest": digest,
+        "wait": wait,
+        "boot": host.boot_id(),
+        "change": change.to_dict(),
+        "wanted": {item["path"]: change.wanted_entry(item) for item in change.files},
+        "staged": staged,
+        "probes": probes.passing(change.probes),
+    }
+    (store.new / "phase.json").write_text(json.dumps({"phase": "armed"}), encoding="utf-8")
+    durable.sync_tree(store.new)
+    begun = host.now()
+    record |= {"begun": begun, "deadline": begun + wait}
+    durable.write(store.new / "change.json", json.dumps(record).encode())
+    return record
+
+
+# Apply
+
+
+def apply(host: Host) -> int:
+    """Run by its own unit, which a restore kills."""
+    store = Store(host)
+    record, phase = store.change(), store.phase()["phase"]
+    if (
+        record is None
+        or phase != "armed"
+        or record["boot"] != host.boot_id()
+        or host.now() >= record["deadline"]
+    ):
+        host.say(f"nothing is applied: the change is {phase}", bad=True)
+        return 0
+    tell = _tell(host, record)
+    begun = host.now()
+    try:
+        if record["revert"]:
+            _apply_originals(host, store, tell)
+        else:
+            _apply_change(host, store, record)
+    except Exception as error:  # noqa: BLE001 - whatever failed, the change is undone, and the reason told
+        step, words = (
+            (error.step, error.words) if isinstance(error, StepError) else ("the guard itself", repr(error))
+        )
+        store.set_phase("failed", step=step, words=words)
+        tell(f"failed at {step}: {words}")
+        return 1
+    took = round(host.now() - begun, 3)
+    store.set_phase("applied", step=None, took=took, since_boot=time.clock_gettime(time.CLOCK_BOOTTIME))
+    tell(f"applied in {took:g} s; it waits for its confirmation")
+    return 0
+
+
+def _apply_originals(host: Host, store: Store, tell: Any) -> None:
+    store.set_phase("applying", step="originals")
+    was = store.snapshot("originals")
+    snapshot.put_back(host, was, store.pending / "originals" / "contents", tell)
+    left = snapshot.differences(host, was)
+    if left:
+        raise StepError("originals", "; ".join(left))
+
+
+def _apply_change(host: Host, store: Store, record: dict[str, Any]) -> None:
+    change = record["change"]
+    store.set_phase("applying", step="files")
+    changed = _write_files(host, store, record, late=False)
+    if any(path.startswith(snapshot.SYSTEMD) for path in changed):
+        units.reload_manager(host)
+    if change["sysctls"]:
+        store.set_phase("applying", step="sysctls")
+        found = sysctls.look(host, list(change["sysctls"]))
+        for name, value in change["sysctls"].items():
+            if found[name] != value:
+                sysctls.write(host, name, value)
+    if change["units"]:
+        store.set_phase("applying", step="units")
+        units.apply(host, change["units"])
+    for step in change["apply"]:
+        if isinstance(step, dict):
+            wanted = step["bring_up"]
+            store.set_phase("applying", step=f"bring up {wanted['interface']}")
+            manager.bring_up(host, wanted["interface"], wanted["uuid"])
+            continue
+        store.set_phase("applying", step=" ".join(step))
+        left = max(1.0, record["deadline"] - host.now())
+        done = host.run(_filled(step, store.pending, record["staged"]), timeout=left)
+        if done.code != 0:
+            raise StepError(" ".join(step), done.words)
+
+
+def _write_files(host: Host, store: Store, record: dict[str, Any], *, late: bool) -> list[str]:
+    """Write the files that differ, at once or at the confirmation; their paths."""
+    return [
+        item["path"]
+        for item in record["change"]["files"]
+        if item["late"] == late
+        and entries.put_back(
+            host.at(item["path"]), record["wanted"][item["path"]], store.pending / "contents"
+        )
+    ]
+
+
+# Confirm
+
+
+def digest_of(nonce: str | None) -> str:
+    """What is kept of a nonce."""
+    return hashlib.sha256((nonce or "").encode()).hexdigest()
+
+
+def confirm(host: Host, nonce: str | None, connection_age: float | None) -> dict[str, Any]:
+    """Keep the change that waits. Raises RefusedError, and has changed nothing, unless all is as it has to be.
+
+    `connection_age` is how long the connection exists that the confirmation came over; None if that is not known.
+    """
+    store = Store(host)
+    with store.lock():
+        store.finish()
+        record = store.change()
+        try:
+            _admit(host, store, record, nonce, connection_age)
+        except RefusedError as refusal:
+            if refusal.kind not in (
+                "early",
+                "old_connection",
+            ):  # those are asked again, over a new connection
+                host.say(f"confirmation refused: {refusal}", bad=True)
+                known = {"id": record["id"], "subject": record["subject"]} if record else {}
+                store.note({**known, "outcome": "refused", "kind": refusal.kind, "reason": str(refusal)})
+            raise
+        assert record is not None  # _admit refuses where nothing waits
+        took = round(host.now() - record["begun"], 3)
+        _write_files(host, store, record, late=True)
+        _bring_to_disk(host, store)
+        store.end("confirmed", took=took, reason=None, exact=None)
+        timer.disarm(host)
+        host.say(f"{record['subject']} {record['id']}: confirmed after {took:g} s")
+        store.finish()
+        return {"outcome": "confirmed", "id": record["id"], "subject": record["subject"], "took": took}
+
+
+def _admit(
+    host: Host, store: Store, record: dict[str, Any] | None, nonce: str | None, connection_age: float | None
+) -> None:
+    """Refuse a confirmation that may not be followed."""
+    if not nonce:
+        raise RefusedError("no_nonce", "a confirmation without its nonce; nothing is confirmed")
+    digest = digest_of(nonce)
+    if record is None or not hmac.compare_digest(digest, record["digest"]):
+        _refuse_other(store, record, digest)
+        return
+    phase = store.phase()
+    if record["boot"] != host.boot_id():
+        raise RefusedError(
+            "late", "too late: the host has been restarted since, and the change is being undone"
+        )
+    if phase["phase"] in ("failed", "restoring"):
+        raise RefusedError(
+            "late", f"too late: the change is being undone, because {reason_of(host, record, phase)}"
+        )
+    if host.now() >= record["deadline"]:
+        raise RefusedError(
+            "late", f"too late: {record['wait']:g} s have passed, and the change is being undone"
+        )
+    if phase["phase"] != "applied":
+        raise RefusedError(
+            "early", f"too early: the change is still being applied ({phase.get('step') or 'not begun'})"
+        )
+    applied = time.clock_gettime(time.CLOCK_BOOTTIME) - phase["since_boot"]
+    if connection_age is not None and connection_age > applied:
+        raise RefusedError(
+            "old_connection", "this connection is older than the change and proves nothing; open a new one"
+        )
+    passed = probes.passing(record["probes"])
+    lost = [probes.name_of(probe) for probe in record["probes"] if probe not in passed]
+    if lost:
+        reason = f"{', '.join(lost)} answered before the change and does not any more"
+        store.set_phase("restoring", reason=reason)
+        host.run(["systemctl", "start", "--no-block", RESTORE])
+        raise RefusedError("probe", f"{reason}; the change is undone")
+
+
+def _refuse_other(store: Store, record: dict[str, Any] | None, digest: str) -> None:
+    ended = store.last(digest)
+    if ended is not None and ended["outcome"] == "confirmed":
+        raise RefusedError(
+            "twice",
+            f"this change of {ended['subject']} has been confirmed already, at {ended['at']}",
+            "confirmed",
+        )
+    if ended is not None:
+        raise RefusedError(
+            "late", f"too late: this change was undone at {ended['at']}, because {ended['reason']}", "undone"
+        )
+    if record is not None:
+        raise RefusedError(
+            "wrong_nonce", f"this nonce is not that of the change of {record['subject']} that waits"
+        )
+    raise RefusedError("nothing", "no change waits for a confirmation")
+
+
+def _bring_to_disk(host: Host, store: Store) -> None:
+    """All that the change has written, by us and by the commands that it ran."""
+    was = store.snapshot()
+    for name in was["entries"]:
+        path = host.at(name)
+        if path.is_file() and not path.is_symlink():
+            durable.sync_file(path)
+        if path.parent.is_dir():
+            durable.sync_file(path.parent)
+    for name in was["directories"]:
+        if host.at(name).is_dir():
+            durable.sync_tree(host.at(name))
+    # Links of units, and whatever else a command of the change has written.
+    os.sync()
+    durable.watch("synced all", host.root)
+
+
+# Restore
+
+
+def reason_of(host: Host, record: dict[str, Any], phase: dict[str, Any]) -> str:
+    """Why a change is undone."""
+    if phase["phase"] == "restoring":
+        return str(phase["reason"])
+    if phase["phase"] == "failed":
+        return f"{phase['step']} failed: {phase['words']}"
+    if record["boot"] != host.boot_id():
+        return "the host was restarted before a confirmation came"
+    if host.now() >= record["deadline"]:
+        return f"no confirmation came within {record['wait']:g} s"
+    return "it was asked for" if phase["phase"] == "applied" else f"{APPLY} ended before it was done"
+
+
+def request_restore(host: Host, reason: str) -> None:
+    """Have systemd undo the change that waits. It does not need the session that asks."""
+    store = Store(host)
+    with store.lock():
+        if store.pending.exists() and store.phase()["phase"] not in ("restoring", "failed"):
+            store.set_phase("restoring", reason=reason)
+    host.run(["systemctl", "start", "--no-block", RESTORE])
+
+
+def restore(host: Host, *, boot: bool = False, now: bool = False) -> int:
+    """Undo the change that waits. 0 when the host is exactly as it was before; else systemd tries again."""
+    store = Store(host)
+    with store.lock():
+        store.finish()
+        record = store.change()
+        if record is None:
+            host.say("no change waits, so there is nothing to undo")
+            timer.disarm(host)
+            return 0
+        tell = _tell(host, record)
+        begun = host.now()
+        if not boot and not _stop_apply(host, tell):
+            return 1
+        phase = store.phase()
+        reason = (
+            "it was asked for" if now and phase["phase"] != "restoring" else reason_of(host, record, phase)
+        )
+        attempts = int(phase.get("attempts", 0)) + 1
+        tell(f"undoing, because {reason}" if attempts == 1 else f"undoing, attempt {attempts}")
+        store.set_phase("restoring", reason=reason, attempts=attempts)
+        was = store.snapshot()
+        # The live state of a boot that is over cannot come back by itself; the boot makes it from the files.
+        snapshot.put_back(host, was, store.pending / "contents", tell, boot=boot, gentle=_gentle(attempts))
+        left = snapshot.differences(host, was, boot=boot)
+        if left:
+            tell(f"not yet as it was: {'; '.join(left)}")
+            return 1
+        _bring_to_disk(host, store)
+        took = round(host.now() - begun, 3)
+        store.end("undone", reason=reason, took=took, attempts=attempts, exact=True, at_boot=boot)
+        if not boot:
+            timer.disarm(host)
+        tell(f"undone in {took:g} s: all is as it was")
+        store.finish()
+        return 0
+
+
+def _gentle(attempts: int) -> bool:
+    """Whether to leave NetworkManager in peace: what it has not done several times need not be asked of it every time.
+
+    Each time it is asked, the links are cut again.
+    """
+    return attempts > 3 and attempts % 10 != 0
+
+
+def _stop_apply(host: Host, tell: Any) -> bool:
+    """Kill what is still being applied, so that nothing changes behind the restore's back."""
+    done = host.run(["systemctl", "stop", APPLY], timeout=15)
+    state = units.look(host, [APPLY])[APPLY]
+    if units.is_active(state):
+        tell(f"{APPLY} cannot be stopped: {done.words}")
+        return False
+    return True
+
+
+# Status
+
+
+def status(host: Host) -> dict[str, Any]:
+    """What waits, and what has happened, for people and programs."""
+    store = Store(host)
+    record, history = store.change(), store.history()
+    found: dict[str, Any] = {"phase": "none", "subject": None, "originals": [], "history": history}
+    base = store.base / "originals"
+    if base.is_dir():
+        found["originals"] = sorted(path.name for path in base.iterdir() if not path.name.startswith("."))
+    ended = [line for line in history if line["outcome"] != "refused"]
+    found["last"] = ended[-1] if ended else None
+    if record is not None:
+        phase = store.phase()
+        fires = timer.next_elapse(host)
+        found |= {key: record[key] for key in ("id", "subject", "revert", "wait")}
+        found |= {key: phase.get(key) for key in ("phase", "step", "words", "reason", "attempts")}
+        found["remaining"] = (
+            round(record["deadline"] - host.now(), 1) if record["boot"] == host.boot_id() else None
+        )
+        found["timer"] = None if fires is None else round(fires - host.now(), 1)
+    for line in history:
+        line.pop("digest", None)
+    return found

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""The program and its units on the host: written when a change begins, if they differ."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from types import ModuleType
+
+from . import (
+    change,
+    durable,
+    engine,
+    entries,
+    errors,
+    host,
+    kernel,
+    manager,
+    network,
+    originals,
+    peer,
+    probes,
+    program,
+    snapshot,
+    store,
+    sysctls,
+    tables,
+    timer,
+    units,
+)
+
+PROGRAM = "/usr/local/lib/energy-guard/energy-guard.pyz"
+PACKAGE = "energy_guard"
+BOOT = "energy-guard-boot.service"
+# The files that the program is made of. They are imported here so that Ansible ships them with the module.
+PARTS: tuple[ModuleType, ...] = (
+    change,
+    durable,
+    engine,
+    entries,
+    errors,
+    host,
+    kernel,
+    manager,
+    network,
+    originals,
+    peer,
+    probes,
+    program,
+    snapshot,
+    store,
+    sysctls,
+    tables,
+    timer,
+    units,
+)
+MAIN = f"import sys\n\nfrom {PACKAGE}.program import main\n\nsys.exit(main())\n"
+
+COMMON = """Type=oneshot
+Environment=PATH={path}
+SyslogIdentifier=energy-guard
+OOMScoreAdjust=-900
+"""
+BOOT_UNIT = """# Written by Ansible (wattfleet.energy.guard); what is changed here is undone by the next change.
+[Unit]
+Description=Undo a change of this host that was not confirmed before it went down
+DefaultDependencies=no
+ConditionPathExists={base}/pending
+RequiresMountsFor={base} /etc
+After=local-fs.target systemd-remount-fs.service
+Before=sysinit.target systemd-sysctl.service network-pre.target nftables.service energy-firewall.service
+Before=NetworkManager.service ssh.service sshd.service ssh.socket fail2ban.service
+Conflicts=shutdown.target
+Before=shutdown.target
+OnFailure={restore}
+
+[Service]
+{common}ExecStart={python} -I -B {program} restore --boot
+TimeoutStartSec=180
+
+[Install]
+WantedBy=sysinit.target
+"""
+RESTORE_UNIT = """# Written by Ansible (wattfleet.energy.guard); what is changed here is undone by the next change.
+[Unit]
+Description=Undo a change of this host that nobody has confirmed
+StartLimitIntervalSec=0
+
+[Service]
+{common}ExecStart={python} -I -B {program} restore
+# It never gives up: until the host is exactly as it was, it is tried again.
+Restart=on-failure
+RestartSec=3
+TimeoutStartSec=180
+"""
+APPLY_UNIT = """# Written by Ansible (wattfleet.energy.guard); what is changed here is undone by the next change.
+[Unit]
+Description=Apply a change of this host that waits for its confirmation
+OnFailure={restore}
+StartLimitIntervalSec=0
+
+[Service]
+{common}ExecStart={python} -I -B {program} apply
+# A restore kills it with all that it has started, whatever that is doing.
+KillMode=control-group
+KillSignal=SIGKILL
+TimeoutStopSec=5
+"""
+
+
+def archive() -> bytes:
+    """The program as one file, the same bytes for the same sources."""
+    files = {"__main__.py": MAIN, f"{PACKAGE}/__init__.py": ""}
+    for part in PARTS:
+        spec = part.__spec__
+        source = spec.loader.get_source(part.__name__) if spec and spec.loader else None  # type: ignore[attr-defined]
+        if source is None:
+            raise errors.GuardError(f"the source of {part.__name__} cannot be read; nothing is changed")
+        files[f"{PACKAGE}/{part.__name__.rpartition('.')[2]}.py"] = source
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in sorted(files):
+            packed.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), files[name], zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+def unit_files() -> dict[str, str]:
+    words = {
+        "base": store.BASE,
+        "python": sys.executable,
+        "program": PROGRAM,
+        "restore": engine.RESTORE,
+        "common": COMMON.format(path=host.PATH),
+    }
+    return {
+        f"{units.LINKS}/{name}": text.format(**words)
+        for name, text in ((BOOT, BOOT_UNIT), (engine.RESTORE, RESTORE_UNIT), (engine.APPLY, APPLY_UNIT))
+    }
+
+
+def install(there: host.Host) -> bool:
+    """Bring program and units up to date; whether anything had to be done."""
+    wanted = {PROGRAM: archive(), **{path: text.encode() for path, text in unit_files().items()}}
+    changed = False
+    for path, content in wanted.items():
+        place = there.at(path)
+        try:
+            found = place.read_bytes()
+        except FileNotFoundError:
+            found = b""
+        if found != content:
+            durable.make_directory(place.parent)
+            durable.write(place, content, mode=0o644)
+            changed = True
+    if changed:
+        units.reload_manager(there)
+    state = units.look(there, [BOOT, engine.RESTORE, engine.APPLY])
+    if units.is_masked(state[BOOT]) or state[BOOT]["enabled"] != "enabled":
+        units.bring(there, "enable", BOOT)
+        changed = True
+        state = units.look(there, [BOOT, engine.RESTORE, engine.APPLY])
+    unusable = [name for name, words in state.items() if words["load"] != "loaded"]
+    if unusable or state[BOOT]["enabled"] != "enabled":
+        raise errors.GuardError(f"systemd does not load {', '.join(unusable) or BOOT}, so nothing is changed")
+    return changed

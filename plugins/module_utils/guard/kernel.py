@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""Links, addresses and routes as the kernel has them, and how `ip` makes them that again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .errors import GuardError
+from .host import Host
+
+TIMEOUT = 5.0
+ROUTE_KEYS = (
+    "dst",
+    "gateway",
+    "via",
+    "dev",
+    "protocol",
+    "scope",
+    "prefsrc",
+    "metric",
+    "type",
+    "nexthops",
+    "metrics",
+)
+# Routes and addresses of these come and go with what routers announce; nobody can hold on to them.
+ANNOUNCED = ("ra", "redirect")
+
+
+def _ask(host: Host, *arguments: str) -> list[dict[str, Any]]:
+    done = host.run(["ip", "-json", *arguments], timeout=TIMEOUT)
+    if done.code != 0:
+        raise GuardError(f"ip {' '.join(arguments)}: {done.words}")
+    return [item for item in json.loads(done.out or "[]") if item]
+
+
+def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for info in link.get("addr_info", []):
+        if info.get("scope") != "global" or info.get("temporary"):
+            continue
+        if info["family"] == "inet6" and (info.get("dynamic") or info.get("mngtmpaddr")):
+            continue
+        address = {"family": info["family"], "local": info["local"], "prefix": info["prefixlen"]}
+        for key in ("address", "broadcast", "label"):
+            if info.get(key):
+                address[key] = info[key]
+        address["noprefixroute"] = bool(info.get("noprefixroute"))
+        found.append(address)
+    return found
+
+
+def _routes(host: Host, family: str) -> list[dict[str, Any]]:
+    found = []
+    for item in _ask(host, family, "route", "show", "table", "main"):
+        if item.get("protocol") in ANNOUNCED or "expires" in item:
+            continue
+        if family == "-6" and item["dst"] in ("fe80::/64", "ff00::/8"):
+            continue  # the kernel makes them for each link that is up
+        route = {key: item[key] for key in ROUTE_KEYS if item.get(key)}
+        route["family"] = family
+        route["onlink"] = "onlink" in item.get("flags", [])
+        found.append(route)
+    return found
+
+
+def look(host: Host) -> dict[str, Any]:
+    """Links with MTU, state and addresses, and the main table's routes."""
+    links = {}
+    for item in _ask(host, "-details", "address", "show"):
+        links[item["ifname"]] = {
+            "up": "UP" in item.get("flags", []),
+            "mtu": item["mtu"],
+            "kind": item.get("linkinfo", {}).get("info_kind", ""),
+            "addresses": _addresses(item),
+        }
+    links.pop("lo", None)
+    return {"links": links, "routes": _routes(host, "-4") + _routes(host, "-6")}
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _missing(those: list[dict[str, Any]], these: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are not among these."""
+    known = {_key(item) for item in these}
+    return [item for item in those if _key(item) not in known]
+
+
+def _name(route: dict[str, Any]) -> str:
+    return " ".join(f"{key} {route[key]}" for key in ("dst", "gateway", "dev", "metric") if key in route)
+
+
+def _relevant(routes: list[dict[str, Any]], links: dict[str, Any]) -> list[dict[str, Any]]:
+    """Routes over links that were there; what a container engine has added since is its own."""
+    return [route for route in routes if route.get("dev") is None or route["dev"] in links]
+
+
+def differences(host: Host, was: dict[str, Any]) -> list[str]:
+    """Where the kernel's state is not what it was."""
+    found, lines = look(host), []
+    for name, link in was["links"].items():
+        now = found["links"].get(name)
+        if now is None:
+            lines.append(f"{name} is gone")
+            continue
+        if now["up"] != link["up"]:
+            lines.append(f"{name} is {'up' if now['up'] else 'down'}")
+        if now["mtu"] != link["mtu"]:
+            lines.append(f"{name} has MTU {now['mtu']} instead of {link['mtu']}")
+        for text, those, these in (
+            ("lacks", link["addresses"], now["addresses"]),
+            ("also has", now["addresses"], link["addresses"]),
+        ):
+            lines += [f"{name} {text} {item['local']}/{item['prefix']}" for item in _missing(those, these)]
+    routes = _relevant(found["routes"], was["links"])
+    lines += [f"a route is missing: {_name(route)}" for route in _missing(was["routes"], routes)]
+    lines += [f"a route is too much: {_name(route)}" for route in _missing(routes, was["routes"])]
+    return lines
+
+
+def _address_words(address: dict[str, Any], device: str) -> list[str]:
+    words = [f"{address['local']}/{address['prefix']}"]
+    if "address" in address:
+        words = [address["local"], "peer", f"{address['address']}/{address['prefix']}"]
+    for key in ("broadcast", "label"):
+        if key in address and address["family"] == "inet":
+            words += [key, address[key]]
+    return [*words, "dev", device, *(["noprefixroute"] if address["noprefixroute"] else [])]
+
+
+def _hop_words(hop: dict[str, Any]) -> list[str]:
+    words = []
+    if "via" in hop:
+        words += ["via", hop["via"]["family"], hop["via"]["host"]]
+    if "gateway" in hop:
+        words += ["via", hop["gateway"]]
+    if "dev" in hop:
+        words += ["dev", hop["dev"]]
+    return words
+
+
+def _route_words(route: dict[str, Any]) -> list[str]:
+    words = [route["family"], "route", "replace", *([route["type"]] if "type" in route else []), route["dst"]]
+    words += _hop_words(route)
+    for key, word in (("protocol", "proto"), ("scope", "scope"), ("prefsrc", "src"), ("metric", "metric")):
+        if key in route:
+            words += [word, str(route[key])]
+    for metrics in route.get("metrics", []):
+        for key, value in metrics.items():
+            words += [key, str(value)]
+    if route["onlink"]:
+        words.append("onlink")
+    for hop in route.get("nexthops", []):
+        words += ["nexthop", *_hop_words(hop), "weight", str(hop.get("weight", 1))]
+    return words
+
+
+def put_back(host: Host, was: dict[str, Any]) -> None:
+    """Set links, addresses and routes as they were, without asking anybody else."""
+
+    def ip(*arguments: str) -> None:
+        host.run(["ip", *arguments], timeout=TIMEOUT)
+
+    found = look(host)
+    for name, link in was["links"].items():
+        now = found["links"].get(name)
+        if now is None:
+            continue
+        if now["mtu"] != link["mtu"]:
+            ip("link", "set", "dev", name, "mtu", str(link["mtu"]))
+        if link["up"] and not now["up"]:
+            ip("link", "set", "dev", name, "up")
+        for address in _missing(now["addresses"], link["addresses"]):
+            ip("address", "del", f"{address['local']}/{address['prefix']}", "dev", name)
+        for address in _missing(link["addresses"], look(host)["links"].get(name, link)["addresses"]):
+            ip("address", "replace", *_address_words(address, name))
+        if now["up"] and not link["up"]:
+            ip("link", "set", "dev", name, "down")
+    # A link that came up has brought routes of its own, so look again.
+    routes = _relevant(look(host)["routes"], was["links"])
+    for route in _missing(routes, was["routes"]):
+        words = [word for word in _route_words(route) if word != "onlink"]
+        ip(words[0], "route", "del", *words[3:])
+    # What is reached without a gateway first: gateways have to be reachable themselves.
+    for route in sorted(
+        _missing(was["routes"], routes), key=lambda item: "gateway" in item or "nexthops" in item
+    ):
+        ip(*_route_words(route))

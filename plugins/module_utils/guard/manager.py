@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""NetworkManager: which connection is active on which device, and how it becomes that again.
+
+NetworkManager may be dead, stopped or hanging when it is needed most. So each question has a time-out, and nothing here
+is the last means: the kernel's state is set without it (see network.py).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from . import units
+from .errors import StepError
+from .host import Done, Host
+
+UNIT = "NetworkManager.service"
+QUICK = 5.0
+BRING_UP = 8
+# Profiles on disk, and those that nmcli --temporary has made.
+DIRECTORIES = ("/etc/NetworkManager/system-connections", "/run/NetworkManager/system-connections")
+
+
+def generated(content: bytes) -> bool:
+    """Whether a profile is one that NetworkManager writes by itself for what it found, such as lo."""
+    return b"nm-generated=true" in content
+
+
+def nmcli(host: Host, *arguments: str, timeout: float = QUICK) -> Done:
+    return host.run(["nmcli", *arguments], timeout=timeout)
+
+
+def active(host: Host) -> dict[str, str] | None:
+    """Device -> UUID of its active connection; None where NetworkManager does not answer."""
+    done = nmcli(host, "--terse", "--fields", "DEVICE,UUID,TYPE,STATE", "connection", "show", "--active")
+    if done.code != 0:
+        return None
+    found = {}
+    for line in done.out.splitlines():
+        device, uuid, kind, state = line.rsplit(":", 3)
+        if kind != "loopback" and device and state == "activated":
+            found[device] = uuid
+    return found
+
+
+def look(host: Host) -> dict[str, Any]:
+    """Whether NetworkManager runs, and what is active."""
+    running = units.is_active(units.look(host, [UNIT])[UNIT])
+    return {"running": running, "active": (active(host) if running else None) or {}}
+
+
+def differences(host: Host, was: dict[str, Any]) -> list[str]:
+    if not was["running"]:
+        return []
+    found = active(host)
+    if found is None:
+        return ["NetworkManager does not answer"]
+    lines = [
+        f"{device} has connection {found.get(device, 'none')} instead of {uuid}"
+        for device, uuid in was["active"].items()
+        if found.get(device) != uuid
+    ]
+    return lines + [
+        f"{device} has connection {found[device]}" for device in found if device not in was["active"]
+    ]
+
+
+def restart(host: Host) -> None:
+    """Start NetworkManager anew, whatever it is doing. Links and addresses stay as they are meanwhile."""
+    host.run(["systemctl", "kill", "--signal=KILL", UNIT], timeout=QUICK)
+    host.run(["systemctl", "reset-failed", UNIT], timeout=QUICK)
+    host.run(["systemctl", "restart", UNIT], timeout=10)
+
+
+def read_profiles(host: Host) -> bool:
+    """Have NetworkManager read the profiles again; whether it answered."""
+    return nmcli(host, "connection", "reload").code == 0
+
+
+def put_back(host: Host, was: dict[str, Any]) -> bool:
+    """Have NetworkManager activate what was active, and nothing else; whether it answered."""
+    found = active(host)
+    if found is None:
+        return False
+    for device in found:
+        if device not in was["active"]:
+            nmcli(host, "--wait", "5", "connection", "down", "uuid", found[device], timeout=QUICK + 1)
+    for device, uuid in was["active"].items():
+        if found.get(device) == uuid and nmcli(host, "device", "reapply", device).code == 0:
+            continue
+        words = ("connection", "up", "uuid", uuid, "ifname", device)
+        nmcli(host, "--wait", str(BRING_UP), *words, timeout=BRING_UP + 1)
+    return True
+
+
+def _values(host: Host, fields: str, *arguments: str) -> list[str]:
+    done = nmcli(host, "--terse", "--escape", "no", "--get-values", fields, *arguments)
+    return [line.strip() for line in done.out.splitlines()] if done.code == 0 else []
+
+
+def _is_live(host: Host, interface: str, uuid: str) -> bool:
+    """Whether the device has the addresses and the MTU of its profile."""
+    profile = _values(host, "ipv4.addresses,802-3-ethernet.mtu", "connection", "show", "uuid", uuid)
+    done = host.run(["ip", "-oneline", "address", "show", "dev", interface], timeout=QUICK)
+    if len(profile) < 2 or done.code != 0:
+        return False
+    addresses = [word.strip() for word in profile[0].split(",") if word.strip()]
+    mtu = profile[1] if profile[1] not in ("", "auto", "0") else None
+    links = host.run(["ip", "-oneline", "link", "show", "dev", interface], timeout=QUICK).out
+    return all(f" {word} " in done.out for word in addresses) and (mtu is None or f" mtu {mtu} " in links)
+
+
+def bring_up(host: Host, interface: str, uuid: str) -> None:
+    """Have a device follow a profile that has been written: in place where that is enough, else by activating it."""
+    done = nmcli(host, "connection", "reload")
+    if done.code != 0:
+        raise StepError("nmcli connection reload", done.words)
+    if (active(host) or {}).get(interface) == uuid and nmcli(host, "device", "reapply", interface).code == 0:
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            if _is_live(host, interface, uuid):
+                return
+            time.sleep(0.2)
+    done = nmcli(host, "--wait", "20", "connection", "up", "uuid", uuid, "ifname", interface, timeout=25)
+    if done.code != 0:
+        raise StepError(f"bring up {interface}", done.words)

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""All that a change may touch, as it was: taken, compared, put back.
+
+A snapshot is a dictionary that goes to a file as JSON; the contents of files lie beside it, named by their digests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import durable, entries, manager, network, sysctls, tables, units
+from .change import Change
+from .errors import GuardError
+from .host import Host
+
+LARGEST = 64 * 1024 * 1024
+SYSTEMD = ("/etc/systemd/", "/run/systemd/", "/usr/lib/systemd/", "/lib/systemd/", "/usr/local/lib/systemd/")
+Tell = Callable[[str], None]
+
+
+def _name(host: Host, path: Path) -> str:
+    return "/" + str(path.relative_to(host.root))
+
+
+def _generated(path: Path, content: bytes | None) -> bool:
+    return content is not None and path.parent.name == "system-connections" and manager.generated(content)
+
+
+def _below(directory: Path) -> list[Path]:
+    """What is below a kept directory, without what its owner makes by himself."""
+    if not directory.is_dir() or directory.is_symlink():
+        return []
+    return [path for path in entries.walk(directory) if not _generated(path, entries.look(path)[1])]
+
+
+def _unit_links(host: Host) -> list[Path]:
+    """What systemctl makes when it enables and masks: links, and the directories that they are in."""
+    base = host.at(units.LINKS)
+    if not base.is_dir():
+        return []
+    return [
+        path for path in entries.walk(base) if path.is_symlink() or (path.is_dir() and _holds_links(path))
+    ]
+
+
+def _holds_links(directory: Path) -> bool:
+    return directory.suffix in (".wants", ".requires", ".upholds")
+
+
+def unit_links(host: Host) -> dict[str, dict[str, Any]]:
+    return {_name(host, path): entries.look(path)[0] for path in _unit_links(host)}
+
+
+def take(
+    host: Host, change: Change, more: list[str] | None = None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The host as it is, as far as a change may touch it, and the contents of its files by digest. `more` are paths."""
+    found: dict[str, Any] = {}
+    contents: dict[str, bytes] = {}
+
+    def add(path: Path) -> None:
+        entry, content = entries.look(path)
+        if entry["type"] == "special":
+            raise GuardError(
+                f"{_name(host, path)} is neither file, link nor directory and could not be put back"
+            )
+        if content is not None:
+            contents[entry["sha256"]] = content
+        found[_name(host, path)] = entry
+
+    for name in change.paths + change.directories + (more or []):
+        path = host.at(name)
+        add(path)
+        for parent in entries.missing_above(path, host.root):
+            found[_name(host, parent)] = {**entries.ABSENT, "if_empty": True}
+    for name in change.directories:
+        for path in _below(host.at(name)):
+            add(path)
+    if sum(map(len, contents.values())) > LARGEST:
+        raise GuardError(
+            f"what would have to be kept is larger than {LARGEST // 1024**2} MiB; nothing is changed"
+        )
+    names = change.kept_units
+    return {
+        "entries": found,
+        "directories": change.directories,
+        "links": unit_links(host) if names else None,
+        "units": units.look(host, names),
+        "sysctls": sysctls.look(host, change.kept_sysctls),
+        "tables": tables.look(host, change.tables),
+        "network": network.look(host) if change.network else None,
+        "reloads": change.reloads,
+    }, contents
+
+
+def _lost_at_boot(name: str) -> bool:
+    """/run is empty after a boot, whatever was there before it."""
+    return name.startswith("/run/")
+
+
+def _appeared(host: Host, was: dict[str, Any], *, boot: bool) -> list[Path]:
+    """What is there now and was not: in the kept directories, and among the links of units."""
+    found = [
+        path
+        for name in was["directories"]
+        if not (boot and _lost_at_boot(name + "/"))
+        for path in _below(host.at(name))
+        if _name(host, path) not in was["entries"]
+    ]
+    if was["links"] is not None:
+        known = was["links"].keys() | was["entries"].keys()
+        found += [path for path in _unit_links(host) if _name(host, path) not in known]
+    return found
+
+
+def _entries(was: dict[str, Any], *, boot: bool) -> dict[str, dict[str, Any]]:
+    """All entries, a directory before what is in it."""
+    both = {**(was["links"] or {}), **was["entries"]}
+    return {name: both[name] for name in sorted(both) if not (boot and _lost_at_boot(name))}
+
+
+def _files_differ(host: Host, was: dict[str, Any], *, boot: bool) -> list[str]:
+    lines = [
+        f"{name} is not as it was"
+        for name, entry in _entries(was, boot=boot).items()
+        if not entries.is_as(host.at(name), entry)
+    ]
+    return lines + [f"{_name(host, path)} was not there" for path in _appeared(host, was, boot=boot)]
+
+
+def differences(host: Host, was: dict[str, Any], *, boot: bool = False) -> list[str]:
+    """Where the host is not as it was. While it boots the files alone count: all else is made from them."""
+    lines = _files_differ(host, was, boot=boot)
+    if boot:
+        return lines
+    lines += units.differences(host, was["units"])
+    lines += sysctls.differences(host, was["sysctls"]) + tables.differences(host, was["tables"])
+    return lines + (network.differences(host, was["network"]) if was["network"] else [])
+
+
+def _put_files_back(host: Host, was: dict[str, Any], contents: Path, *, boot: bool) -> list[str]:
+    """Put files, links and directories back; the names of those that had changed."""
+    changed = []
+    for path in reversed(_appeared(host, was, boot=boot)):
+        entries.put_back(path, entries.ABSENT, contents)
+        changed.append(_name(host, path))
+    wanted = _entries(was, boot=boot)
+    gone = [name for name in reversed(wanted) if wanted[name]["type"] == "absent"]
+    for name in [*(name for name in wanted if name not in gone), *gone]:
+        # A write that was cut has left this.
+        durable.temporary_name(host.at(name)).unlink(missing_ok=True)
+        if entries.put_back(host.at(name), wanted[name], contents):
+            changed.append(name)
+    return changed
+
+
+def _reload(host: Host, was: dict[str, Any], tell: Tell) -> None:
+    """Have the units read their files again that were told to when the change was applied."""
+    for argv in was["reloads"]:
+        names = [word for word in argv[2:] if not word.startswith("-")]
+        if not any(units.is_active(was["units"][name]) for name in names if name in was["units"]):
+            continue
+        done = host.run(argv, timeout=15)
+        if done.code != 0:
+            tell(f"{' '.join(argv)}: {done.words}; restarting instead")
+            host.run(["systemctl", "restart", "--", *names], timeout=15)
+
+
+def put_back(
+    host: Host, was: dict[str, Any], contents: Path, tell: Tell, *, boot: bool = False, gentle: bool = False
+) -> None:
+    """Make the host what it was. A part that fails does not keep the others from being put back; compare afterwards."""
+    changed: list[str] = []
+
+    def files() -> None:
+        changed.extend(_put_files_back(host, was, contents, boot=boot))
+        if changed:
+            tell(f"put back: {', '.join(changed)}")
+        if any(name.startswith(SYSTEMD) for name in changed):
+            units.reload_manager(host)
+
+    parts: list[tuple[str, Callable[[], None]]] = [("files", files)]
+    if boot:
+        parts.append(("units", lambda: units.put_back_at_boot(host, was["units"])))
+    else:
+        parts += [
+            ("sysctls", lambda: sysctls.put_back(host, was["sysctls"])),
+            ("tables", lambda: tables.put_back(host, was["tables"])),
+            ("units", lambda: units.put_back(host, was["units"])),
+            ("reload", lambda: _reload(host, was, tell)),
+            ("network", lambda: _put_network_back(host, was, changed, tell, gentle=gentle)),
+            ("units", lambda: units.settle(host, was["units"])),
+        ]
+    for name, part in parts:
+        try:
+            part()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be put back
+            tell(f"{name}: {error}")
+
+
+def _put_network_back(
+    host: Host, was: dict[str, Any], changed: list[str], tell: Tell, *, gentle: bool
+) -> None:
+    if was["network"]:
+        profiles = any(name.startswith(manager.DIRECTORIES) for name in changed)
+        network.put_back(host, was["network"], tell, profiles_changed=profiles, gentle=gentle)
+
+
+def write(directory: Path, was: dict[str, Any], contents: dict[str, bytes]) -> None:
+    """Write a snapshot into a directory, not yet to the disk: the caller syncs the whole."""
+    (directory / "contents").mkdir(mode=0o700, exist_ok=True)
+    for digest, content in contents.items():
+        (directory / "contents" / digest).write_bytes(content)
+    # Only the directory above, which is root's alone, keeps the contents from others.
+    (directory / "snapshot.json").write_text(json.dumps(was), encoding="utf-8")

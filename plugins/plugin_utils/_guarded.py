@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""The controller's side of a guarded change: compare, begin, come back over a new connection, confirm."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+
+GUARD = "wattfleet.energy.guard"
+# Seconds after the wait within which a host that undoes a change by itself has to be back.
+GRACE = 30.0
+# A session that the change has cut is noticed after three of these, in seconds; the configured ones may be much slower.
+ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+WAIT_MIN = 60.0
+# Seconds within which a module that is cut off has begun its change, if it ever does.
+BEGIN = 15.0
+
+
+class GuardedAction(ActionBase):
+    """Runs the module of the same name as a guarded change. One execution where nothing differs."""
+
+    _supports_check_mode = True
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        options = dict(arguments.get("guard") or {})
+        compared = self._execute_module(
+            module_args={**arguments, "guard": {**options, "phase": "compare"}}, task_vars=task_vars
+        )
+        needed = (compared.pop("guard", None) or {}).get("needed")
+        result.update(compared)
+        if result.get("failed") or not needed:
+            return result
+        measured = self._measure(task_vars)
+        wait_min = float(options.get("wait_min") or arguments.get("wait_min") or WAIT_MIN)
+        wait = round(max(wait_min, 3 * measured), 1)
+        return self._change(
+            result, {**arguments, "guard": {**options, "wait": wait}}, measured, wait, task_vars
+        )
+
+    # Connections
+
+    def _reconnect(self) -> None:
+        """The next execution opens a connection of its own: one from before the change would prove nothing."""
+        reset = getattr(self._connection, "reset", None)
+        if reset is not None:
+            reset()
+
+    def _notice_cuts(self) -> None:
+        """Have ssh notice soon that the change has cut the session."""
+        if self._connection.transport == "ssh":
+            words = self._connection.get_option("ssh_args") or ""
+            if ALIVE not in words:
+                self._connection.set_option("ssh_args", f"{ALIVE} {words}")
+
+    def _measure(self, task_vars: dict[str, Any] | None) -> float:
+        """Seconds that a new connection with one execution takes."""
+        self._notice_cuts()
+        self._reconnect()
+        begun = time.monotonic()
+        told = self._execute_module(module_name=GUARD, module_args={"state": "status"}, task_vars=task_vars)
+        if told.get("failed"):
+            raise AnsibleError(f"the guard does not run on the host: {told.get('msg')}")
+        return round(time.monotonic() - begun, 2)
+
+    def _ask(
+        self, module_name: str | None, module_args: dict[str, Any], task_vars: Any
+    ) -> dict[str, Any] | None:
+        """The module's answer; None if the connection has failed, or has been cut within the answer."""
+        try:
+            answer: dict[str, Any] = self._execute_module(
+                module_name=module_name, module_args=module_args, task_vars=task_vars
+            )
+        except AnsibleConnectionFailure:
+            return None
+        return None if answer.get("unreachable") else answer
+
+    # The change
+
+    def _change(
+        self, result: dict[str, Any], arguments: dict[str, Any], measured: float, wait: float, task_vars: Any
+    ) -> dict[str, Any]:
+        nonce = secrets.token_hex(32)
+        digest = hashlib.sha256(nonce.encode()).hexdigest()
+        arguments["guard"].update(phase="begin", digest=digest)
+        begun = time.monotonic()
+        told = {"measured": measured, "wait": wait, "reason": None, "restored_exactly": None}
+        answer = self._ask(None, arguments, task_vars)
+        if answer is not None and "guard" in answer:
+            result.update({key: value for key, value in answer.items() if key != "guard"})
+            end = answer["guard"] if answer["guard"].get("outcome") else None
+        elif answer is not None and answer.get("failed") and "module_stdout" not in answer:
+            # The module has refused, so nothing has begun.
+            result.update(answer, changed=False)
+            return result
+        else:
+            end = None
+        if end is None:
+            end = self._confirm(nonce, begun, wait, task_vars)
+        took = round(time.monotonic() - begun, 2)
+        told.update(outcome=end["outcome"], took=took)
+        if end["outcome"] != "confirmed":
+            told.update(reason=end.get("reason"), restored_exactly=end.get("exact"))
+            result.update(failed=True, changed=False, msg=self._words(told))
+        result["guard"] = told
+        self._reconnect()
+        return result
+
+    def _words(self, told: dict[str, Any]) -> str:
+        host = self._task_vars_host()
+        if told["outcome"] == "undone":
+            exactly = "exactly as it was" if told["restored_exactly"] else "back"
+            return f"The change of {host} was undone, because {told['reason']}. The host is {exactly}."
+        return (
+            f"{host} has not answered over a new connection for {told['took']:g} s since the change was begun. It "
+            "undoes the change by itself; whether it has is not known. See journalctl -t energy-guard on the host."
+        )
+
+    def _task_vars_host(self) -> str:
+        return str(self._play_context.remote_addr or "the host")
+
+    def _confirm(self, nonce: str, begun: float, wait: float, task_vars: Any) -> dict[str, Any]:
+        """Confirm over new connections, again and again, until the host says what has become of the change."""
+        while True:
+            self._reconnect()
+            answer = self._ask(GUARD, {"state": "confirmed", "nonce": nonce}, task_vars)
+            # Confirmed twice means that the answer to the first time was lost.
+            if answer is not None and answer.get("outcome"):
+                return answer
+            # A session that was cut early may still be about to begin.
+            late = time.monotonic() - begun > BEGIN
+            if late and answer is not None and answer.get("refusal") in ("nothing", "wrong_nonce"):
+                return {"outcome": "undone", "reason": "it was never begun", "exact": True}
+            if time.monotonic() >= begun + wait + GRACE:
+                return {"outcome": "unknown"}
+            time.sleep(0.5)
