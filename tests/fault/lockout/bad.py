@@ -173,7 +173,7 @@ def sysctl_reverse_path(rng: random.Random, site: Site) -> Change:
         f"routing-rule1=priority 90 fwmark {mark} table {table}",
     ]
     rules = f"""table inet wattfleet {{
-    chain mark {{
+    chain answers {{
         type route hook output priority -150; policy accept;
         tcp sport 22 meta mark set {mark}
     }}
@@ -183,9 +183,11 @@ def sysctl_reverse_path(rng: random.Random, site: Site) -> Change:
     one = connection("sysctl-reverse-path", f"mark {mark}, table {table}", site, site.wan(extra=extra))
     options = one.options
     options["files"].append({"path": "/etc/nftables.d/mark.nft", "content": rules, "mode": "0644"})
-    options["apply"] = [*options["apply"], ["nft", "-f", "/etc/nftables.d/mark.nft"], away]
+    # Last, since NetworkManager makes the filter of an interface loose when it sees such routes.
+    strict = ["sysctl", "--write", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.eth0.rp_filter=1"]
+    options["apply"] = [*options["apply"], ["nft", "-f", "/etc/nftables.d/mark.nft"], away, strict]
     options["keep"]["tables"] = ["inet wattfleet"]
-    options["sysctls"] = {"net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.eth0.rp_filter": "1"}
+    options["keep"]["sysctls"] = ["net.ipv4.conf.all.rp_filter", "net.ipv4.conf.eth0.rp_filter"]
     return one
 
 

@@ -18,6 +18,7 @@ def mtu(rng: random.Random, site: Site) -> Change:
         **_file(WAN_PATH, content, "0600"),
         "connection wan 802-3-ethernet.mtu": str(size),
         "link eth0": {"mtu": size},
+        "sysctl net.ipv6.conf.eth0.mtu": str(size),
     }
     return connection(
         "good-mtu",

@@ -79,8 +79,11 @@ def state(change: Change, before: Look, found: Look) -> tuple[str, list[str]]:
     return (KEPT, []) if not from_wanted else (NEITHER, min(from_before, from_wanted, key=len))
 
 
-def verdict(outcome: Outcome, change: Change, survived: bool, result: dict[str, Any] | None) -> None:
-    """Hold the host's state, the guard's history and the play's report against each other."""
+def verdict(outcome: Outcome, change: Change, survived: bool, ok: bool) -> None:
+    """Hold the host's state, the guard's history and the play's report against each other.
+
+    `survived` says that the play was not killed, `ok` that it ended without a failure.
+    """
     died = bool(outcome.deaths)
     if change.good and not died and outcome.state != KEPT:
         outcome.fail("wrong", f"a good change was not kept, and nothing had died: {outcome.reported}")
@@ -91,13 +94,14 @@ def verdict(outcome: Outcome, change: Change, survived: bool, result: dict[str, 
         outcome.fail("wrong", f"the host is {outcome.state}, its history says {outcome.recorded or 'nothing'}")
     if not outcome.armed and outcome.recorded:
         outcome.fail("wrong", f"nothing was armed, and the history says {outcome.recorded}")
-    if survived and outcome.reported and outcome.reported != settled:
+    if not survived:
+        return
+    if outcome.reported not in ("", "unknown", settled):
         outcome.fail("wrong", f"the host is {outcome.state}, the play reports {outcome.reported}")
-    if survived and not died and outcome.armed:
-        if not outcome.reported:
-            outcome.fail("wrong", f"the play does not say how the change ended: {(result or {}).get('msg')}")
-        if bool((result or {}).get("failed")) == (outcome.state == KEPT):
-            outcome.fail("wrong", f"the host is {outcome.state}, and the task's failed is the same")
+    if ok and outcome.state != KEPT:
+        outcome.fail("wrong", f"the host is {outcome.state}, and the play did not fail")
+    if not died and outcome.armed and outcome.reported != settled:
+        outcome.fail("wrong", f"nothing had died, and the play reports {outcome.reported or 'nothing'}")
 
 
 def _set(look: Look, key: str, value: str | None) -> None:

@@ -75,8 +75,9 @@ class Play:
             return None
         return found
 
-    def output(self) -> str:
-        return (self.folder / "output.log").read_text(errors="replace")
+    def words(self) -> str:
+        """What a person reads who looks at the play's result."""
+        return str((self.result() or {}).get("msg") or ("ok" if self.ok else "killed, or failed without a word"))
 
     def kill_sessions(self) -> None:
         """Every ssh client of this play, the one that keeps the connection open included."""

@@ -76,7 +76,7 @@ class Trial:
         if self.view.pending:
             raise LabError(f"{self.host.name}: a change is pending before round {self.planned.number} has begun")
         before = self.host.look()
-        known = len(self.view.history())
+        known = self.view.settled()
         self._boots = int(self.host.power["boots"])
         self._play = Play(self.host.lab.state, self.host.name, tasks(self.change, self.wait), self.folder)
         try:
@@ -87,13 +87,15 @@ class Trial:
             result = self._play.result()
             guard = (result or {}).get("guard") or {}
             self.outcome.reported = str(guard.get("outcome", "")) if survived else ""
-            self.outcome.recorded = [str(entry["outcome"]) for entry in self.view.history()[known:]]
-            judge.verdict(self.outcome, self.change, survived, result)
+            self.outcome.recorded = [
+                outcome for change, outcome in self.view.settled().items() if change not in known
+            ]
+            judge.verdict(self.outcome, self.change, survived, self._play.ok)
         finally:
             self._play.close()
         self.outcome.seconds = round(time.time() - started, 1)
         if self.outcome.failure:
-            self.outcome.findings.append(f"play: {(self._play.result() or {}).get('msg', 'no result')}")
+            self.outcome.findings.append(f"play: {self._play.words()}")
             (self.folder / "journal.log").write_text(self.host.journal(started))
         elif self.outcome.state == judge.KEPT and self.change.keep:
             self.change.keep(self.site)
@@ -143,8 +145,10 @@ class Trial:
             self.outcome.fail("wrong", "the play has not ended")
         if not self.host.lets_in():
             self.outcome.fail("lost", f"no new connection {GRACE + LAST_CHANCE:.0f} s after the wait")
+        if self.host.power["state"] != "running":
+            self.outcome.fail("lost", f"the lab says: {self.host.power['state']}: {self.host.power['error']}")
         if self.view.pending:
-            self.outcome.fail("inexact", f"still pending: {self.view.change().get('phase')}")
+            self.outcome.fail("inexact", f"still pending: {self.view.phase}")
         try:
             self.outcome.state, found = self._state(before)
         except (LabError, subprocess.TimeoutExpired) as error:
@@ -153,7 +157,7 @@ class Trial:
             self.outcome.fail("inexact", line)
 
     def _state(self, before: Look) -> tuple[str, list[str]]:
-        if self._nm_stopped and self.view.history()[-1:] and self.view.history()[-1]["outcome"] == "confirmed":
+        if self._nm_stopped and list(self.view.settled().values())[-1:] == ["confirmed"]:
             # Somebody stopped it while a change was kept: it is for them to start it.
             self.host.exec("systemctl", "start", "NetworkManager.service")
         return judge.state(self.change, before, self.host.look())
@@ -170,7 +174,7 @@ class Trial:
             self.outcome.armed = True
             self._counted_from = now
             self.outcome.wait = float(self.view.change().get("wait", self.wait))
-        if RESTORING not in self._moments and ARMED in self._moments and self.view.restoring:
+        if RESTORING not in self._moments and ARMED in self._moments and self.view.phase in ("failed", "restoring"):
             self._event(RESTORING)
         if not self._play.ended or self.view.pending:
             self._last_event = now

@@ -26,16 +26,22 @@ class GuardView:
         return _read(self._folder / "pending/change.json")
 
     @property
-    def restoring(self) -> bool:
-        return self.change().get("phase") in ("restoring", "undoing")
+    def phase(self) -> str:
+        return str(_read(self._folder / "pending/phase.json").get("phase", "none"))
 
-    def history(self) -> list[dict[str, Any]]:
-        """Every change that was settled, the oldest first."""
+    def settled(self) -> dict[str, str]:
+        """How each change has ended that the guard remembers, by the change's name."""
+        found: dict[str, str] = {}
         try:
             lines = (self._folder / "history.jsonl").read_text().splitlines()
         except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines if line.strip()]
+            lines = []
+        # A change whose end was cut short is not in the history before the guard's next call, but it has ended.
+        ended = [_read(self._folder / name / "outcome.json") for name in ("confirmed", "undone")]
+        for entry in [*map(json.loads, lines), *filter(None, ended)]:
+            if entry["outcome"] != "refused":
+                found[entry["id"]] = entry["outcome"]
+        return found
 
 
 def _read(path: Path) -> dict[str, Any]:
