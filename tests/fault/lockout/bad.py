@@ -37,7 +37,9 @@ def stray_route(rng: random.Random, site: Site) -> Change:
     # A routed site has its gateway on a route of its own, which no wider one beats.
     match rng.choice(["profile", "profile" if site.routed else "wider", "by hand", "hole"]):
         case "profile":
-            extra = [f"route8={site.controller}/32,{site.address.rsplit('.', 1)[0]}.{rng.randint(200, 250)},5"]
+            extra = [
+                f"route8={site.controller}/32,{site.address.rsplit('.', 1)[0]}.{rng.randint(200, 250)},5"
+            ]
             return connection("stray-route", extra[0], site, site.wan(extra=extra))
         case "wider":
             # Longer than any of the site's networks, and so it wins.
@@ -49,7 +51,13 @@ def stray_route(rng: random.Random, site: Site) -> Change:
         case _:
             kind = rng.choice(["blackhole", "unreachable", "prohibit"])
             words = ["ip", "route", "replace", kind, f"{site.controller}/32"]
-    options = {**_marker(rng), "subject": "network", "apply": [words], "keep": network(), "probes": probes(site)}
+    options = {
+        **_marker(rng),
+        "subject": "network",
+        "apply": [words],
+        "keep": network(),
+        "probes": probes(site),
+    }
     return Change("stray-route", " ".join(words), options)
 
 
@@ -66,14 +74,21 @@ def management_removed(rng: random.Random, site: Site) -> Change:
 def hub_cut(rng: random.Random, site: Site) -> Change:
     """We are let in, and the readings are not let out: only a probe finds that."""
     rule = rng.choice(
-        [f"ip daddr {site.hub} drop", "tcp dport 8883 drop", "tcp dport 8000-9000 reject", "ct state new drop"]
+        [
+            f"ip daddr {site.hub} drop",
+            "tcp dport 8883 drop",
+            "tcp dport 8000-9000 reject",
+            "ct state new drop",
+        ]
     )
     return firewall("hub-cut", rule, site, site.table(output=rule))
 
 
 def new_refused(rng: random.Random, site: Site) -> Change:
     """What is open stays open: a session that was there before would swear that all is well."""
-    rule = rng.choice(["tcp flags syn / syn,ack drop", "ct state new drop", "tcp dport 22 ct state new reject"])
+    rule = rng.choice(
+        ["tcp flags syn / syn,ack drop", "ct state new drop", "tcp dport 22 ct state new reject"]
+    )
     return firewall("new-refused", rule, site, site.table(first=rule))
 
 
@@ -99,7 +114,13 @@ def interface_down(rng: random.Random, site: Site) -> Change:
             ["nmcli", "networking", "off"],
         ]
     )
-    options = {**_marker(rng), "subject": "network", "apply": [words], "keep": network(), "probes": probes(site)}
+    options = {
+        **_marker(rng),
+        "subject": "network",
+        "apply": [words],
+        "keep": network(),
+        "probes": probes(site),
+    }
     return Change("interface-down", " ".join(words), options)
 
 
@@ -108,7 +129,13 @@ def hub_name(rng: random.Random, site: Site) -> Change:
     other = stranger(rng, site)
     files: list[dict[str, Any]] = [{"path": HOSTS_PATH, "content": site.hosts(other), "mode": "0644"}]
     if rng.random() < 0.5:
-        files = [{"path": "/etc/nsswitch.conf", "content": "passwd: files\ngroup: files\nhosts: dns\n", "mode": "0644"}]
+        files = [
+            {
+                "path": "/etc/nsswitch.conf",
+                "content": "passwd: files\ngroup: files\nhosts: dns\n",
+                "mode": "0644",
+            }
+        ]
     return Change("hub-name", files[0]["path"], {"subject": "hosts", "files": files, "probes": probes(site)})
 
 
@@ -156,7 +183,9 @@ def sysctl_starved(rng: random.Random, site: Site) -> Change:
     value = f"{rng.randint(1, 3)} {rng.randint(1, 3)} {rng.randint(1, 3)}"
     options = {
         "subject": "hardening",
-        "files": [{"path": SYSCTL_PATH, "content": f"net.ipv4.tcp_rmem = {value}\n", "mode": "0644", "late": True}],
+        "files": [
+            {"path": SYSCTL_PATH, "content": f"net.ipv4.tcp_rmem = {value}\n", "mode": "0644", "late": True}
+        ],
         "sysctls": {"net.ipv4.tcp_rmem": value},
         "apply": [["systemctl", "restart", "ssh.service"]],
         "keep": {"units": ["ssh.service"]},
@@ -232,8 +261,12 @@ def login_refused(rng: random.Random, site: Site) -> Change:
 def step_fails(rng: random.Random, site: Site) -> Change:
     """The change is cut short by itself: a step that fails, or that never ends."""
     last = rng.choice([["false"], ["sleep", "600"], ["no-such-program"], ["nft", "-f", "/nonexistent"]])
-    one = firewall("step-fails", " ".join(last), site, site.table(first=f"tcp dport {rng.randint(1, 21)} drop"))
-    one.options["files"].append({"path": "/etc/energy-half-done", "content": f"{rng.random()}\n", "mode": "0600"})
+    one = firewall(
+        "step-fails", " ".join(last), site, site.table(first=f"tcp dport {rng.randint(1, 21)} drop")
+    )
+    one.options["files"].append(
+        {"path": "/etc/energy-half-done", "content": f"{rng.random()}\n", "mode": "0600"}
+    )
     one.options["apply"].append(last)
     return one
 
@@ -241,7 +274,9 @@ def step_fails(rng: random.Random, site: Site) -> Change:
 def _marker(rng: random.Random) -> dict[str, Any]:
     """A change has to differ in something that the guard compares, or it would be none."""
     content = f"# {rng.getrandbits(32):08x}\n"
-    return {"files": [{"path": "/etc/NetworkManager/conf.d/90-energy.conf", "content": content, "mode": "0644"}]}
+    return {
+        "files": [{"path": "/etc/NetworkManager/conf.d/90-energy.conf", "content": content, "mode": "0644"}]
+    }
 
 
 KINDS: dict[str, Maker] = {

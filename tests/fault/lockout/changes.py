@@ -15,8 +15,8 @@ from tests.fault.lockout.site import HUB_PORT, TABLE_PATH, WAN_PATH, WAN_UUID, S
 class Change:
     """One change as an operator asks for it.
 
-    `options` are those of wattfleet.energy.guard. `wanted` is what a look at the host shows of a good change once it is
-    kept: key -> value, a part of a value, or None for what is gone then. `may` are patterns of keys that follow from it.
+    `options` are those of wattfleet.energy.guard. `wanted` is what a look at the host shows of a good change once it
+    is kept: key -> value, a part of a value, or None for what is gone then. `may` are patterns of keys that follow.
     """
 
     kind: str

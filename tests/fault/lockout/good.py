@@ -68,7 +68,9 @@ def table(rng: random.Random, site: Site) -> Change:
 
 
 def sshd(rng: random.Random, site: Site) -> Change:
-    tries = str(rng.choice([number for number in range(3, 30) if str(number) != site.sshd.get("MaxAuthTries")]))
+    tries = str(
+        rng.choice([number for number in range(3, 30) if str(number) != site.sshd.get("MaxAuthTries")])
+    )
     content = site.dropin(MaxAuthTries=tries)
     options = {
         "subject": "sshd",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lab host as somebody with its console sees it: through the kernel's namespaces, whatever SSH and the firewall do."""
+"""A lab host as somebody at its console sees it: through the kernel's namespaces, whatever SSH and the firewall do."""
 
 from __future__ import annotations
 
@@ -72,7 +72,15 @@ class LabHost:
 
     def lets_in(self) -> bool:
         """Whether the operator gets in by a new connection, and is somebody there."""
-        command = ["ssh", "-F", str(self.lab.state.ssh_config), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
+        command = [
+            "ssh",
+            "-F",
+            str(self.lab.state.ssh_config),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ControlPath=none",
+        ]
         try:
             done = subprocess.run(
                 [*command, "-o", "ConnectTimeout=4", self.name, "sudo -n true"],
@@ -103,9 +111,22 @@ class LabHost:
 
     def journal(self, since: float) -> str:
         """What the host's services said since a Unix time; read from its disk, since it may be off or hang."""
-        command = ["journalctl", f"--directory={self.files}/var/log/journal", "--no-pager", "--output=short-precise"]
+        command = [
+            "journalctl",
+            f"--directory={self.files}/var/log/journal",
+            "--no-pager",
+            "--output=short-precise",
+        ]
         done = subprocess.run(
-            [*command, f"--since=@{int(since)}", "_TRANSPORT=stdout", "+", "_TRANSPORT=journal", "+", "_TRANSPORT=syslog"],
+            [
+                *command,
+                f"--since=@{int(since)}",
+                "_TRANSPORT=stdout",
+                "+",
+                "_TRANSPORT=journal",
+                "+",
+                "_TRANSPORT=syslog",
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.fault.lockout.changes import Change
 
@@ -63,7 +62,7 @@ def wanted(change: Change, before: Look, found: Look) -> Look:
             _set(expected, key, found.get(key))
     for key, value in change.wanted.items():
         if isinstance(value, dict):
-            value = json.dumps({**json.loads(before[key]), **value}, sort_keys=True)  # noqa: PLW2901
+            value = json.dumps({**json.loads(before[key]), **value}, sort_keys=True)
         _set(expected, key, value)
     return expected
 
@@ -91,7 +90,9 @@ def verdict(outcome: Outcome, change: Change, survived: bool, ok: bool) -> None:
         return
     settled = {KEPT: "confirmed", BEFORE: "undone"}[outcome.state]
     if outcome.armed and outcome.recorded != [settled]:
-        outcome.fail("wrong", f"the host is {outcome.state}, its history says {outcome.recorded or 'nothing'}")
+        outcome.fail(
+            "wrong", f"the host is {outcome.state}, its history says {outcome.recorded or 'nothing'}"
+        )
     if not outcome.armed and outcome.recorded:
         outcome.fail("wrong", f"nothing was armed, and the history says {outcome.recorded}")
     if not survived:

@@ -57,39 +57,41 @@ def note(key: str, value: object) -> None:
     seen[name] = text
 
 
-def without(entry: dict, *keys: str) -> dict:
+def without(entry: dict[str, object], *keys: str) -> dict[str, object]:
     return {key: value for key, value in entry.items() if key not in keys}
 
 
-def file(path: str) -> None:
-    status = os.lstat(path)
+def file(path: Path) -> None:
+    status = path.lstat()
     mode = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
-    if stat.S_ISLNK(status.st_mode):
-        content = "-> " + os.readlink(path)
+    if path.is_symlink():
+        content = f"-> {path.readlink()}"
     elif stat.S_ISREG(status.st_mode):
-        content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
     else:
         content = ""
-    extra = [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith("trusted.overlay")]
+    extra = [
+        name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith("trusted.overlay")
+    ]
     note(f"file {path}", " ".join([mode, content, *sorted(extra)]).rstrip())
 
 
 def files() -> None:
     for top in FOLDERS:
         for folder, folders, names in os.walk(top):
-            file(folder)
-            for name in names:
-                file(os.path.join(folder, name))
-            for name in folders:
-                if os.path.islink(os.path.join(folder, name)):
-                    file(os.path.join(folder, name))
+            here = Path(folder)
+            file(here)
+            for name in [*names, *(name for name in folders if (here / name).is_symlink())]:
+                file(here / name)
 
 
 def plain(value: object) -> object:
     """An nftables expression without what counts: packets, bytes, handles, the time that is left to an element."""
     if isinstance(value, dict):
         return {
-            key: sorted(map(plain, item), key=json.dumps) if key == "elem" and isinstance(item, list) else plain(item)
+            key: sorted(map(plain, item), key=json.dumps)
+            if key == "elem" and isinstance(item, list)
+            else plain(item)
             for key, item in value.items()
             if key not in ("handle", "packets", "bytes", "expires", "used")
         }
@@ -119,7 +121,9 @@ def network() -> None:
             note(key, without(address, "local", "prefixlen", "valid_life_time", "preferred_life_time"))
     for family in ("-4", "-6"):
         routes = json.loads(run("ip", "-json", family, "route", "show", "table", "all") or "[]")
-        for text in sorted(json.dumps(without(route, "expires", "cache"), sort_keys=True) for route in routes):
+        for text in sorted(
+            json.dumps(without(route, "expires", "cache"), sort_keys=True) for route in routes
+        ):
             note(f"route {text}", "")
         for rule in json.loads(run("ip", "-json", family, "rule", "show") or "[]"):
             note(f"rule {family} {json.dumps(rule, sort_keys=True)}", "")
@@ -133,7 +137,9 @@ def network_manager() -> None:
     if run("nmcli", "--terse", "--fields", "RUNNING", "general").strip() != "running":
         note("NetworkManager", "not running")
         return
-    for line in run("nmcli", "-t", "-e", "no", "-f", "NAME,UUID,DEVICE,STATE", "connection", "show", "--active").splitlines():
+    for line in run(
+        "nmcli", "-t", "-e", "no", "-f", "NAME,UUID,DEVICE,STATE", "connection", "show", "--active"
+    ).splitlines():
         if not line.startswith("lo:"):
             note(f"active connection {line}", "")
     for line in run("nmcli", "-t", "-e", "no", "-f", "UUID,NAME,FILENAME", "connection", "show").splitlines():
@@ -157,7 +163,9 @@ def units() -> None:
     for line in run("systemctl", "list-unit-files", "--no-legend", "--plain").splitlines():
         note(f"unit-file {line.split()[0]}", line.split()[1])
     kinds = "service,socket,path,timer,target"
-    for line in run("systemctl", "list-units", "--all", "--plain", "--no-legend", "--type", kinds).splitlines():
+    for line in run(
+        "systemctl", "list-units", "--all", "--plain", "--no-legend", "--type", kinds
+    ).splitlines():
         name, _, active, sub = line.split()[:4]
         # systemd forgets inactive units when it likes, so not being listed is the same.
         if active != "inactive":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -32,7 +33,11 @@ class Play:
         play = {"hosts": host, "gather_facts": False, "become": True, "tasks": tasks}
         self.playbook.write_text(yaml.safe_dump([play], sort_keys=False))
         address = state.host(host).address
-        facts = {"ansible_host": address, "ansible_user": "admin", "ansible_ssh_common_args": f"-F {state.ssh_config}"}
+        facts = {
+            "ansible_host": address,
+            "ansible_user": "admin",
+            "ansible_ssh_common_args": f"-F {state.ssh_config}",
+        }
         (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {host: facts}}}))
         self._process: subprocess.Popen[bytes] | None = None
         self.killed = False
@@ -77,7 +82,9 @@ class Play:
 
     def words(self) -> str:
         """What a person reads who looks at the play's result."""
-        return str((self.result() or {}).get("msg") or ("ok" if self.ok else "killed, or failed without a word"))
+        return str(
+            (self.result() or {}).get("msg") or ("ok" if self.ok else "killed, or failed without a word")
+        )
 
     def kill_sessions(self) -> None:
         """Every ssh client of this play, the one that keeps the connection open included."""
@@ -103,7 +110,7 @@ class Play:
 
 
 def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def _with_word(word: str) -> list[int]:
@@ -137,7 +144,5 @@ def _descendants(top: int) -> list[int]:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -57,7 +57,9 @@ class LockoutReport:
                 for outcome in self.outcomes
                 if outcome.returned is not None
                 and outcome.state == BEFORE
-                and (cut is None or cut == any(death.startswith(("cut", "reboot")) for death in outcome.deaths))
+                and (
+                    cut is None or cut == any(death.startswith(("cut", "reboot")) for death in outcome.deaths)
+                )
             )
             if not times:
                 continue
@@ -88,20 +90,25 @@ class LockoutReport:
 
     def summary(self) -> str:
         counts, figures = self.counts(), self.figures()
+        minutes = f"{self.seconds / 60:.0f} min"
+        ended = ", ".join(
+            f"{counts[key]} {key.replace('_', ' ')}" for key in ("undone", "confirmed", "never_armed")
+        )
+        wrong = ", ".join(
+            f"{counts[key]} {key.replace('_', ' ')}"
+            for key in ("sites_lost", "not_in_time", "not_exact", "wrong_verdicts")
+        )
         lines = [
-            f"{counts['rounds']} changes (seed {self.seed}, {self.hosts} hosts, {self.seconds / 60:.0f} min): "
-            f"{counts['undone']} undone, {counts['confirmed']} confirmed, {counts['never_armed']} never armed",
-            f"{counts['sites_lost']} sites lost, {counts['not_in_time']} not in time, {counts['not_exact']} not exact, "
-            f"{counts['wrong_verdicts']} wrong verdicts",
+            f"{counts['rounds']} changes (seed {self.seed}, {self.hosts} hosts, {minutes}): {ended}",
+            wrong,
         ]
-        for name in ("", "_after_power_loss", "_without_power_loss"):
-            if f"median{name}" in figures:
-                lines.append(
-                    f"back{name.replace('_', ' ')}: median {figures[f'median{name}']} s, "
-                    f"p95 {figures[f'p95{name}']} s, longest {figures[f'longest{name}']} s"
-                )
-        for outcome in [one for one in self.outcomes if one.failure][:SHOWN]:
-            lines.append(describe(outcome))
+        lines += [
+            f"back{name.replace('_', ' ')}: median {figures[f'median{name}']} s, p95 {figures[f'p95{name}']} s, "
+            f"longest {figures[f'longest{name}']} s"
+            for name in ("", "_after_power_loss", "_without_power_loss")
+            if f"median{name}" in figures
+        ]
+        lines += [describe(outcome) for outcome in [one for one in self.outcomes if one.failure][:SHOWN]]
         return "\n".join(lines)
 
     def _table(self, what: str) -> dict[str, dict[str, int]]:
@@ -113,7 +120,9 @@ class LockoutReport:
         return {name: dict(row) for name, row in sorted(found.items())}
 
     def _deaths(self) -> dict[str, int]:
-        return dict(Counter(death.split()[0] for outcome in self.outcomes for death in outcome.deaths or ["none"]))
+        return dict(
+            Counter(death.split()[0] for outcome in self.outcomes for death in outcome.deaths or ["none"])
+        )
 
 
 def describe(outcome: Outcome) -> str:

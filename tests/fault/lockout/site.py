@@ -91,7 +91,9 @@ table inet wattfleet {{
 
     def dropin(self, **other: str) -> str:
         """What sshd is told besides the distribution's configuration."""
-        return "".join(f"{key} {value}\n" for key, value in {"LoginGraceTime": "30", **self.sshd, **other}.items())
+        return "".join(
+            f"{key} {value}\n" for key, value in {"LoginGraceTime": "30", **self.sshd, **other}.items()
+        )
 
 
 _SETUP = """set -eu
@@ -147,7 +149,13 @@ systemctl is-active --quiet hub-listener.service ||
 def prepare(host: LabHost, controller: str, hub: str, routed: bool) -> Site:
     """Bring a new host into the state in which the campaign's sites begin."""
     site = Site(host.name, host.address, controller, hub, routed)
-    paths = {"wan": WAN_PATH, "energy": ENERGY_PATH, "table": TABLE_PATH, "hosts": HOSTS_PATH, "sshd": SSHD_PATH}
+    paths = {
+        "wan": WAN_PATH,
+        "energy": ENERGY_PATH,
+        "table": TABLE_PATH,
+        "hosts": HOSTS_PATH,
+        "sshd": SSHD_PATH,
+    }
     content = {
         "site_wan": site.wan(),
         "site_table": site.table(),

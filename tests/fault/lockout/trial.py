@@ -74,7 +74,9 @@ class Trial:
         """Play the round to its end. LabError when the host was broken before it began."""
         started = time.time()
         if self.view.pending:
-            raise LabError(f"{self.host.name}: a change is pending before round {self.planned.number} has begun")
+            raise LabError(
+                f"{self.host.name}: a change is pending before round {self.planned.number} has begun"
+            )
         before = self.host.look()
         known = self.view.settled()
         self._boots = int(self.host.power["boots"])
@@ -127,6 +129,7 @@ class Trial:
         self.outcome.state = judge.NEITHER
         if not self.host.lets_in():
             return False
+        reached = time.monotonic()
         try:
             self.outcome.state, _ = self._state(before)
         except (LabError, subprocess.TimeoutExpired):
@@ -134,9 +137,9 @@ class Trial:
         if self.outcome.state == judge.NEITHER:
             return False
         if self.outcome.armed and self.outcome.returned is None:
-            now = time.monotonic()
-            self.outcome.returned = round(now - self._counted_from, 2)
-            if (late := self._too_late(now)) > 0:
+            # It was so when the look began; how long that took is this machine's affair.
+            self.outcome.returned = round(reached - self._counted_from, 2)
+            if (late := self._too_late(reached)) > 0:
                 self.outcome.fail("late", f"back {late:.1f} s after the deadline")
         return True
 
@@ -157,9 +160,12 @@ class Trial:
             self.outcome.fail("inexact", line)
 
     def _state(self, before: Look) -> tuple[str, list[str]]:
-        if self._nm_stopped and list(self.view.settled().values())[-1:] == ["confirmed"]:
-            # Somebody stopped it while a change was kept: it is for them to start it.
+        guards_network = bool(self.change.options.get("keep", {}).get("network"))
+        kept = list(self.view.settled().values())[-1:] == ["confirmed"]
+        if self._nm_stopped and (kept or not guards_network):
+            # Somebody stopped it, and the guard had nothing to undo there: it is for them to start it.
             self.host.exec("systemctl", "start", "NetworkManager.service")
+            self.host.exec("nm-online", "--quiet", "--timeout=20")
         return judge.state(self.change, before, self.host.look())
 
     def _event(self, moment: str = "") -> None:
@@ -174,7 +180,11 @@ class Trial:
             self.outcome.armed = True
             self._counted_from = now
             self.outcome.wait = float(self.view.change().get("wait", self.wait))
-        if RESTORING not in self._moments and ARMED in self._moments and self.view.phase in ("failed", "restoring"):
+        if (
+            RESTORING not in self._moments
+            and ARMED in self._moments
+            and self.view.phase in ("failed", "restoring")
+        ):
             self._event(RESTORING)
         if not self._play.ended or self.view.pending:
             self._last_event = now
