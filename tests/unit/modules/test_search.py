@@ -92,7 +92,7 @@ class Serial:
 
         def watched(handle: int, baudrate: int, wanted: str, stopbits: int) -> None:
             self.set_up.append(wanted)
-            real(handle, baudrate, wanted, stopbits)
+            real(handle, baudrate, "N", stopbits)  # a pseudo-terminal refuses any other
 
         monkeypatch.setattr(_serial_line, "set_up", watched)
         threading.Thread(target=self._serve, daemon=True).start()
