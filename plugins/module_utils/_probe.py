@@ -201,7 +201,7 @@ def _through_collector(meters: list[dict[str, t.Any]], socket_path: str) -> list
         )
         return [_failed(meter, "collector", fault) for meter in meters]
     try:
-        return [_one(meter, "collector", _CollectorWay(control, meter)) for meter in meters]
+        return [_one(meter, "collector", CollectorWay(control, meter)) for meter in meters]
     finally:
         control.close()
 
@@ -221,7 +221,7 @@ def _direct(meters: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
                 if client is not None:
                     client.close()
                 client, settings = open_client(meter), wanted
-            results.append(_one(meter, "direct", _DirectWay(client, meter)))
+            results.append(_one(meter, "direct", DirectWay(client, meter)))
     finally:
         if client is not None:
             client.close()
@@ -245,7 +245,7 @@ def _place(meter: dict[str, t.Any]) -> t.Any:
     return meter["host"], meter["port"]
 
 
-class _DirectWay:
+class DirectWay:
     def __init__(self, client: _modbus.Client, meter: dict[str, t.Any]) -> None:
         self._client = client
         self._meter = meter
@@ -279,7 +279,7 @@ class _DirectWay:
         return self._client.identify(self._meter["unit"])
 
 
-class _CollectorWay:
+class CollectorWay:
     def __init__(self, control: _control.Control, meter: dict[str, t.Any]) -> None:
         self._control = control
         self._meter = meter
@@ -317,6 +317,10 @@ class _CollectorWay:
             "objects"
         )
         return {str(name): str(value) for name, value in objects.items()} if isinstance(objects, dict) else {}
+
+
+# How a meter is asked; both can do the same, but for what only one's line allows.
+Way = t.Union[DirectWay, CollectorWay]
 
 
 def _empty(meter: dict[str, t.Any], way_name: str) -> dict[str, t.Any]:
