@@ -44,6 +44,7 @@ FILES = [
     "/opt/energy/releases",
     "/opt/energy/releases/*",
     "/opt/energy/releases/*/energy-collector.pyz",
+    "/usr/local/lib/energy-firewall/load-keeping-others",
 ]
 
 # Public files whose content is compared, and not only its digest.
