@@ -26,6 +26,8 @@ ACCOUNTS = [
 
 # Paths, and patterns as a shell has them. Of private keys (*.key) the content is not looked at.
 FILES = [
+    "/etc/chrony.conf",
+    "/etc/chrony/chrony.conf",
     "/etc/energy",
     "/etc/energy/config.yaml",
     "/etc/energy/device_mapping.json",
@@ -44,6 +46,7 @@ FILES = [
     "/opt/energy/releases",
     "/opt/energy/releases/*",
     "/opt/energy/releases/*/energy-collector.pyz",
+    "/usr/local/lib/energy-clock/energy-clock-floor.py",
     "/usr/local/lib/energy-firewall/load-keeping-others",
 ]
 
@@ -57,6 +60,9 @@ TEXTS = [
 UNITS = [
     "NetworkManager.service",
     "chrony.service",
+    "chronyd.service",
+    "energy-clock-floor.service",
+    "energy-clock-save.timer",
     "energy-firewall.service",
     "energy-gateway.service",
     "energy-lazytime.service",

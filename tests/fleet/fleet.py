@@ -106,6 +106,12 @@ class Fleet:
         assert done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def executions(self, host: str) -> int:
+        """Modules that Ansible has run on a host since it booted, by the host's own journal: each is one sudo, which
+        says that it has succeeded in a way of Ansible's own."""
+        said = self.ssh(host, "sudo journalctl --boot --no-pager --output=cat _COMM=sudo")
+        return said.count("echo BECOME-SUCCESS-")
+
     def reachable(self, host: str) -> bool:
         """Whether a new SSH connection gets through."""
         command = [

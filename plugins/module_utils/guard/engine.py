@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import shutil
 import time
@@ -315,8 +314,7 @@ def _bring_to_disk(host: Host, store: Store) -> None:
         if host.at(name).is_dir():
             durable.sync_tree(host.at(name))
     # Links of units, and whatever else a command of the change has written.
-    os.sync()
-    durable.watch("synced all", host.root)
+    host.sync()
 
 
 # Restore
