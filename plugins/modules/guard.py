@@ -324,6 +324,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.guard.embed impor
     PROBES,
     conclude,
     ended,
+    refuse_others,
     settle,
 )
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.errors import GuardError, RefusedError
@@ -450,6 +451,7 @@ def main() -> None:
         required_if=[("state", "applied", ["subject"]), ("state", "reverted", ["subject"])],
         supports_check_mode=True,
     )
+    refuse_others(module)
     host = Host()
     state = module.params["state"]
     try:

@@ -47,7 +47,7 @@ def active(host: Host) -> dict[str, str] | None:
 
 
 def look(host: Host) -> dict[str, Any]:
-    """Whether NetworkManager runs, what is active, and which devices are just coming or going, as a modem may at any time."""
+    """Whether NetworkManager runs, what is active, and which devices are just coming or going, as a modem may do."""
     if not units.is_active(units.look(host, [UNIT])[UNIT]):
         return {"running": False, "active": {}, "moving": []}
     found = _connections(host)

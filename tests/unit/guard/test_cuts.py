@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cut at every single step on the way to the disk: the host boots with exactly the old or exactly the confirmed state."""
+"""A cut at every step on the way to the disk: the host boots with exactly the old or exactly the confirmed state."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ CUT = 77
 
 
 def change() -> Change:
-    """One of each: a file that changes in content, mode and owner, a new one in a new place, one that goes, a link, a late
-    one; units and a setting."""
+    """One of each: a file that changes in content, mode and owner, a new one in a new place, one that goes, a link, a
+    late one; units and a setting."""
     return Change(
         subject="test",
         files=[
