@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from .collector_keys import collector, device_mapping
 from .firewall_keys import ANY_NETWORK, accept, firewall
+from .hardening_keys import hardening
 from .kinds import (
     FLEET,
     OPTIONAL,
@@ -28,7 +29,7 @@ from .kinds import (
     Text,
     Variants,
 )
-from .network_keys import ADDRESS, NETWORK, PART_NAME, network
+from .network_keys import ADDRESS, PART_NAME, network
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,38}"
 _POSITIVE = r"[1-9][0-9]{0,6}(?:\.[0-9]{1,4})?"
@@ -222,6 +223,7 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             OPTIONAL,
             examples=({"main/active_power": [{"from": "2026-01-31T12:00:00Z", "multiplier": 1.02}]},),
         ),
+        "hardening": hardening("gateway"),
     }
 
 
@@ -559,6 +561,7 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
                 examples=(["ntp.example"],),
             ),
             "accept": accept(),
+            "hardening": hardening("hub"),
         },
         "a mapping with name and address",
     )

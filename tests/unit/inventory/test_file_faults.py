@@ -24,9 +24,27 @@ SITE_FAULTS = [
         "link: {type: lan}",
         "link: {type: lan}\nqqq: red",
         [
-            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, network, firewall, interval, buses, meters, collector or device_mapping"
+            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, network, firewall, interval, buses, meters, collector, device_mapping or hardening"
         ],
         id="unknown-key-like-no-other",
+    ),
+    pytest.param(
+        "link: {type: lan}",
+        "link: {type: lan}\nhardening: {listeners: [{port: 0}], unattended_updates: true}",
+        [
+            "7: hardening.listeners[0].port: found 0, expected a whole number from 1 to 65535",
+            '7: hardening.unattended_updates: unknown key, did you mean "unattended_upgrades"?',
+        ],
+        id="hardening",
+    ),
+    pytest.param(
+        "link: {type: lan}",
+        "link: {type: lan}\nhardening: {listeners: [{port: 80, address: 10.0.0.0/8, process: a b}]}",
+        [
+            '7: hardening.listeners[0].address: found "10.0.0.0/8", expected "loopback", or an IPv4 address such as "192.168.10.10"',
+            '7: hardening.listeners[0].process: found "a b", expected the name of a process, up to 15 characters as `ss -lntup` shows it, such as "portal"',
+        ],
+        id="hardening-listener",
     ),
     pytest.param(
         "model: moxa-uc-8220",
@@ -814,7 +832,7 @@ FLEET_FAULTS = [
         "fleet: demo",
         "fleet: demo\ndefaults: {site: x}",
         [
-            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, network, firewall, interval or collector"
+            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, network, firewall, interval, collector or hardening"
         ],
         id="defaults-own",
     ),
