@@ -30,6 +30,11 @@ ACCOUNTS = [
 
 # Paths, and patterns as a shell has them. Of private keys (*.key) the content is not looked at.
 FILES = [
+    "/etc/cron.d",
+    "/etc/cron.daily",
+    "/etc/cron.hourly",
+    "/etc/cron.monthly",
+    "/etc/cron.weekly",
     "/etc/energy",
     "/etc/energy/config.yaml",
     "/etc/energy/device_mapping.json",
