@@ -19,7 +19,8 @@ description:
   - The clock is compared with the controller's by the action plugin of the same name. The gateway reads its
     clock at some moment between the start and the end of the execution, so the true offset is known to lie
     between two bounds.
-  - The content of a private key is never read, neither as text nor for a digest.
+  - The content of a private key is never read, neither as text nor for a digest. Whether it belongs to the certificate
+    beside it, OpenSSL says.
 options:
   disks:
     description:
@@ -212,6 +213,10 @@ ansible_facts:
           description: Contents of public files; null for one that is missing, too large, or holds a private key.
           type: dict
           sample: {/etc/hosts: "127.0.0.1 localhost\n"}
+        key_pairs:
+          description: For each certificate in O(texts) with a key beside it, whether the two belong together.
+          type: dict
+          sample: {/etc/ssl/energy/gateway.crt: true}
         units:
           description: States of units in systemd's own words. C(failure) tells why systemd could not be asked.
           type: dict
@@ -230,7 +235,7 @@ ansible_facts:
         links:
           description: Network links but the loopback, as M(wattfleet.energy.link_counters) tells them.
           type: dict
-          sample: {eth0: {present: true, operstate: up, carrier: true, speed: 1000, duplex: full, mtu: 1500,
+          sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full, mtu: 1500,
             counters: {rx_errors: 0}}}
         hwmon:
           description: Sensors of the board, in °C, V, A, W, rpm, % or J.
@@ -341,6 +346,7 @@ def main() -> None:
         "groups": _state_system.group_facts(accounts),
         "files": _state_files.describe(wanted("files", _state_defaults.FILES)),
         "texts": _state_files.read_texts(wanted("texts", _state_defaults.TEXTS)),
+        "key_pairs": _state_files.key_pairs(wanted("texts", _state_defaults.TEXTS)),
         "units": _services.read(units, run) if units else {},
         "listeners": _state_listeners.listeners(run),
         "sysctls": _state_system.sysctl_facts(wanted("sysctls", _state_defaults.SYSCTLS)),
