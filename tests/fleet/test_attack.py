@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from tests.fleet.certificates import DAY, Signer, issue, lab_authority, namesake
 from tests.fleet.fleet import Fleet
@@ -76,7 +77,23 @@ def loot(provisioned: Fleet, foreign: Foreign, tmp_path_factory: pytest.TempPath
         "not-yet": issue(folder, "not-yet", THIEF, authority, (DAY, year)),
         "foreign": issue(folder, "foreign", THIEF, own),
     }
+    files["revoked"] = issue(folder, "revoked", THIEF, authority)
+    revoke(provisioned, Path(files["revoked"][0]))
     return Loot(provisioned, foreign, folder, authority, files)
+
+
+def revoke(fleet: Fleet, certificate: Path) -> None:
+    """Revoke a certificate that the authority's ledger does not know, and have the broker take up the new list."""
+    serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+    entry = {
+        "serial": f"{serial:x}",
+        "when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "reason": "unspecified",
+    }
+    with (fleet.state.path / "ca" / "revoked.jsonl").open("a") as ledger:
+        ledger.write(json.dumps(entry) + "\n")
+    result = fleet.play("renew_crl")
+    assert result.ok, result.failures
 
 
 def journal(fleet: Fleet, since: float) -> str:
@@ -166,6 +183,7 @@ DOORS = [
     Door("foreign CA", "foreign", r"certificate verify failed"),
     Door("expired", "expired", r"certificate verify failed"),
     Door("not valid yet", "not-yet", r"certificate verify failed"),
+    Door("revoked", "revoked", r"certificate verify failed"),
 ]
 
 
