@@ -218,6 +218,7 @@ def test_units_as_wanted(wanted: dict[str, Any], state: tuple[str, str, str], ri
         ({"files": [{"path": "/etc/issue"}]}, "content is missing"),
         ({"files": [{"path": "/etc/issue", "state": "link"}]}, "target is missing"),
         ({"files": [{"path": "/etc/issue", "content": "", "mode": "rw"}]}, "octal"),
+        ({"files": [{"path": "/etc/issue", "content": "", "mode": "420"}]}, "in quotes"),
         ({"check": [["sshd", "{staged:/etc/x}"]]}, "none of the files"),
         ({"apply": [[]]}, "no command"),
         ({"apply": ["systemctl reload ssh"]}, "no command"),
