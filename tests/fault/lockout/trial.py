@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ QUIET = 3.0
 # s; a play that arms nothing has ended by then, also on a busy machine.
 LONGEST_PLAY = 150.0
 TICK = 0.1
-
-Tasks = Callable[[Change, float], list[dict[str, Any]]]
 
 
 def guarded(change: Change, wait: float) -> list[dict[str, Any]]:
@@ -70,7 +67,7 @@ class Trial:
         self._counted_from = 0.0
         self._nm_stopped = False
 
-    def run(self, tasks: Tasks = guarded) -> Outcome:
+    def run(self) -> Outcome:
         """Play the round to its end. LabError when the host was broken before it began."""
         started = time.time()
         if self.view.pending:
@@ -80,7 +77,7 @@ class Trial:
         before = self.host.look()
         known = self.view.settled()
         self._boots = int(self.host.power["boots"])
-        self._play = Play(self.host.lab.state, self.host.name, tasks(self.change, self.wait), self.folder)
+        self._play = Play(self.host.lab.state, self.host.name, guarded(self.change, self.wait), self.folder)
         try:
             self._play.start()
             self._event(STARTED)
