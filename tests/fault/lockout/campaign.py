@@ -40,7 +40,7 @@ class Campaign:
         # After so many no round begins any more; 0 for all of them.
         self.minutes = minutes
         self.count = hosts
-        self.folder = BUILD / "faults" / "lockout"
+        self.folder = BUILD / "faults" / lab
         self._said = threading.Lock()
 
     @contextmanager
