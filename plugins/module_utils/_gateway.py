@@ -22,7 +22,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils import (
 def look(
     meters: list[dict[str, t.Any]],
     *,
-    run_command: _certificate.RunCommand,
+    run_command: _services.RunCommand,
     socket_path: str,
     certificate: str,
     services: list[str],
@@ -43,7 +43,7 @@ def look(
 
     result: dict[str, t.Any] = {
         "collector": _collector(socket_path),
-        "certificate": _read_certificate(certificate, run_command),
+        "certificate": _read_certificate(certificate),
         "services": _services.read(services, run_command),
         "meters": _probe.probe_all(meters, socket_path) if meters else [],
     }
@@ -82,9 +82,9 @@ def _collector(socket_path: str) -> dict[str, t.Any]:
     return {"running": True, "failure": None, **told}
 
 
-def _read_certificate(path: str, run_command: _certificate.RunCommand) -> dict[str, t.Any]:
+def _read_certificate(path: str) -> dict[str, t.Any]:
     try:
-        told = _certificate.read(path, run_command)
+        told = _certificate.read(path)
     except _certificate.UnreadableError as error:
         return {"path": path, "failure": str(error)}
     return {

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import typing as t
 
+# AnsibleModule.run_command, or a function that behaves like it.
+RunCommand = t.Callable[..., t.Tuple[int, str, str]]
+
 _PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NRestarts")
 
 
-def read(
-    units: list[str], run_command: t.Callable[..., t.Tuple[int, str, str]]
-) -> dict[str, dict[str, t.Any]]:
+def read(units: list[str], run_command: RunCommand) -> dict[str, dict[str, t.Any]]:
     """`load`, `active`, `sub`, `enabled`, `result`, `restarts` of each of `units`, all as systemd words, and
     `failure`: one line when systemd could not be asked, else None."""
     command = ["systemctl", "show", "--no-pager", "--property=" + ",".join(_PROPERTIES), "--", *units]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,6 @@ from ansible_collections.wattfleet.energy.plugins.module_utils import _certifica
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
-
-def run_command(command: list[str], data: bytes | None = None, **_options: Any) -> tuple[int, str, str]:
-    done = subprocess.run(command, input=data, capture_output=True, check=False)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def make_link(folder: Path, name: str, **values: str) -> None:
@@ -38,6 +33,7 @@ def test_links_as_the_kernel_tells_them(tmp_path: Path) -> None:
     assert list(links) == ["eth1"]
     assert links["eth1"] == {
         "present": True,
+        "kind": "ethernet",
         "operstate": "up",
         "carrier": True,
         "speed": 1000,
@@ -74,6 +70,27 @@ def test_links_without_a_speed_are_not_judged_by_it(tmp_path: Path, speed: str) 
     assert _links.judge(_links.read(str(tmp_path), None), 100, "full") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "look_at"), [("bond", "ports"), ("vlan", "carries it"), ("wwan", "antenna"), ("", "cable")]
+)
+def test_a_link_is_down_for_reasons_of_its_kind(tmp_path: Path, kind: str, look_at: str) -> None:
+    uevent = f"DEVTYPE={kind}\nINTERFACE=x0" if kind else "INTERFACE=x0"
+    make_link(tmp_path, "x0", carrier="0", uevent=uevent)
+    links = _links.read(str(tmp_path), None)
+    assert links["x0"]["kind"] == (kind or "ethernet")
+    (found,) = _links.judge(links, None, None)
+    assert look_at in found["message"]
+
+
+def test_a_modem_has_neither_speed_nor_duplex(tmp_path: Path) -> None:
+    make_link(tmp_path, "wwan0", uevent="DEVTYPE=wwan", operstate="unknown")
+    for name in ("speed", "duplex"):  # the kernel answers EINVAL
+        (tmp_path / "wwan0" / name).unlink()
+    links = _links.read(str(tmp_path), None)
+    assert (links["wwan0"]["speed"], links["wwan0"]["duplex"], links["wwan0"]["carrier"]) == (None, None, True)
+    assert _links.judge(links, 100, "full") == []
+
+
 def test_growth_of_a_link(tmp_path: Path) -> None:
     make_link(tmp_path, "eth1", rx_errors="1")
     before = _links.counters_of(_links.read(str(tmp_path), None))
@@ -91,7 +108,16 @@ def test_the_machines_own_links() -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "plant-a")])
+    name = x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Example, Inc."),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "plant-a"),
+        ]
+    )
+    names = [
+        x509.DNSName("hub.energy.internal"),
+        *(x509.IPAddress(ipaddress.ip_address(one)) for one in ("198.18.0.2", "2001:db8::1")),
+    ]
     built = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -99,7 +125,9 @@ def certificate(tmp_path: Path) -> Path:
         .public_key(key.public_key())
         .serial_number(0x1F3A)
         .not_valid_before(dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
-        .not_valid_after(dt.datetime(2027, 2, 3, 4, 5, 6, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(2057, 2, 3, 4, 5, 6, tzinfo=dt.UTC))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
     path = tmp_path / "gateway.crt"
@@ -107,16 +135,16 @@ def certificate(tmp_path: Path) -> Path:
     return path
 
 
-def test_both_readers_of_certificates_agree(certificate: Path) -> None:
-    told = _certificate.read(str(certificate), run_command)
-    assert told == _certificate.by_openssl(str(certificate), certificate.read_bytes(), run_command)
-    assert told == {
-        "subject": "CN=plant-a",
-        "issuer": "CN=plant-a",
+def test_a_certificate_is_read_without_openssl_and_cryptography(certificate: Path) -> None:
+    assert _certificate.read(str(certificate)) == {
+        "subject": "CN=plant-a,O=Example\\, Inc.",
+        "issuer": "CN=plant-a,O=Example\\, Inc.",
         "common_name": "plant-a",
+        "names": ["DNS:hub.energy.internal", "IP:198.18.0.2", "IP:2001:db8::1"],
         "serial": "1f3a",
         "not_before": dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp(),
-        "not_after": dt.datetime(2027, 2, 3, 4, 5, 6, tzinfo=dt.UTC).timestamp(),
+        # From 2050 on a certificate tells its time in another form.
+        "not_after": dt.datetime(2057, 2, 3, 4, 5, 6, tzinfo=dt.UTC).timestamp(),
     }
 
 
@@ -133,24 +161,14 @@ def test_no_certificate(tmp_path: Path, content: bytes | None, reason: str) -> N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(_certificate.UnreadableError, match=reason):
-        _certificate.read(str(path), run_command)
+        _certificate.read(str(path))
 
 
 def test_broken_certificate(tmp_path: Path) -> None:
     path = tmp_path / "gateway.crt"
     path.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     with pytest.raises(_certificate.UnreadableError, match=r"gateway\.crt: "):
-        _certificate.read(str(path), run_command)
-    with pytest.raises(_certificate.UnreadableError, match=r"gateway\.crt: "):
-        _certificate.by_openssl(str(path), path.read_bytes(), run_command)
-
-
-def test_openssl_missing(certificate: Path) -> None:
-    def not_found(*_arguments: Any, **_options: Any) -> tuple[int, str, str]:
-        raise FileNotFoundError(2, os.strerror(2))
-
-    with pytest.raises(_certificate.UnreadableError, match="python3-cryptography is missing, and openssl"):
-        _certificate.by_openssl(str(certificate), certificate.read_bytes(), not_found)
+        _certificate.read(str(path))
 
 
 SHOWN = """\
