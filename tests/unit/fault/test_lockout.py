@@ -50,7 +50,8 @@ def test_every_change_is_one(kind: str, site: Site) -> None:
         change = plan.MAKERS[kind](random.Random(number), site)
         assert change.kind == kind
         assert change.good == (kind in good.KINDS)
-        assert change.options.get("files") or change.options.get("units")
+        assert set(change.options) & {"files", "units", "connections", "content"}
+        assert str(change.task(20)).count("'wait_min': 20") == 1
         assert change.good == bool(change.wanted)
 
 
