@@ -91,6 +91,7 @@ def main() -> int:
         default=[],
         help=f"of {LOCKOUT}: these rounds of all that the seed makes",
     )
+    parser.add_argument("--minutes", type=float, default=0, help=f"of {LOCKOUT}: no round begins after that")
     parser.add_argument(
         "--control",
         action="store_true",
@@ -145,7 +146,9 @@ def _run_lockout(options: argparse.Namespace) -> bool:
     print(f"==> {LOCKOUT}{': without the protection' if options.control else ''}", flush=True)
     if options.control:
         return lockout.control(options.seed)
-    report = lockout.run(options.rounds or lockout.ROUNDS, options.seed, options.hosts, options.only)
+    report = lockout.run(
+        options.rounds or lockout.ROUNDS, options.seed, options.hosts, options.only, options.minutes
+    )
     target = report.write()
     print(textwrap.indent(f"{report.summary()}\n{target.name}", "    "))
     return report.passed

@@ -24,7 +24,7 @@ WRONG_NONCE = "0" * 64
 
 def test_nobody_is_locked_out() -> None:
     seed = campaign.new_seed()
-    report = campaign.Campaign().run(plan.one_of_each(seed), "lockout-quick", seed)
+    report = campaign.Campaign(lab="lockout-quick").run(plan.one_of_each(seed), "lockout-quick", seed)
     report.write()
     print(report.summary())
     assert report.passed, report.summary()
@@ -33,7 +33,7 @@ def test_nobody_is_locked_out() -> None:
 @pytest.fixture(scope="module")
 def waiting() -> Iterator[Abuse]:
     """A host on which the guard is installed."""
-    one = campaign.Campaign(1)
+    one = campaign.Campaign(1, lab="lockout-abuse")
     with one.lab_up():
         host, _ = one.new_site(1)
         yield Abuse(host, one.folder)
