@@ -4,7 +4,8 @@
 
     tools/build_release.py collector|hub [--output FOLDER]
 
-The same sources, lock and zlib give the same bytes: files are sorted and carry one fixed time. Nothing
+The same commit, lock and zlib give the same bytes: files are sorted and carry one fixed time, and the moment that the
+release knows as its own is that of the last commit to the part, or SOURCE_DATE_EPOCH. Nothing
 compiled goes in either, so that one file serves every processor; PyYAML runs without its C part. The
 dependencies are kept under build/dependencies by a digest of the lock: only the first build uses the network.
 """
@@ -103,6 +104,22 @@ def files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
         yield prefix + name.as_posix(), path
 
 
+def built(part: str) -> int | None:
+    """When a part was last changed, s since 1970; None where neither the environment nor git tells."""
+    told = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not told:
+        command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct", "--", part]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        except FileNotFoundError:
+            return None
+    if not told:
+        return None
+    if not told.isdigit():
+        raise BuildError(f"SOURCE_DATE_EPOCH is {told!r}, not a number of seconds since 1970")
+    return int(told)
+
+
 def build(part: str, output: Path) -> Path:
     """Write the release of a part and return its path."""
     package = ROOT / part / PACKAGES[part]
@@ -110,6 +127,9 @@ def build(part: str, output: Path) -> Path:
         name: path.read_bytes() for name, path in files(dependencies(ROOT / part / "requirements.lock"))
     }
     contents |= {name: path.read_bytes() for name, path in files(package, f"{package.name}/")}
+    moment, stamp = built(part), f"{package.name}/built.py"
+    if stamp in contents and moment is not None:
+        contents[stamp] = f"BUILT = {moment * 1000}\n".encode()
     contents["__main__.py"] = MAIN.format(package=package.name).encode()
     release = output / f"{package.name.replace('_', '-')}-{version(package)}.pyz"
     output.mkdir(parents=True, exist_ok=True)

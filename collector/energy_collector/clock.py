@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from energy_collector.built import BUILT
 from energy_collector.storage.boot import Boot
 
-# The release is not older than this: 2026-01-01T00:00:00Z, in ms. A wall clock that is, is wrong.
-BUILT = 1_767_225_600_000
 # A difference between the wall clock and ours that is no step, in ms.
 TOLERANCE = 1000
 # How fast we follow such a difference, as a part of the time that passes.
@@ -35,7 +34,8 @@ SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 def synchronised() -> bool:
     """Whether systemd-timesyncd, or the kernel, says that the wall clock follows a time server.
 
-    Under `ProtectClock=yes` the kernel may not be asked; then timesyncd's word is the only one.
+    Under systemd's `ProtectClock=yes` the kernel may not be asked, and then timesyncd's word is the only one: the
+    unit of the polling service forbids setting the clock in another way.
     """
     return SYNCHRONISED.exists() or _kernel_synchronised()
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import pathlib
 import typing as t
 
 from ansible.errors import AnsibleFilterError
@@ -25,7 +27,8 @@ options:
     required: true
   wanted:
     description:
-      - The wanted files by path. Each has some of C(content) (of a file), C(sha256) (in its place), C(target) (of a
+      - The wanted files by path. Each has some of C(content) (of a file), C(source) (a file on the
+        controller with that content), C(sha256) (of it), C(target) (of a
         link), C(type) (V(file), V(directory), V(link), V(absent); follows from the others), C(mode), C(owner), and
         C(group). What is not named is not compared.
     type: dict
@@ -74,18 +77,33 @@ def file_differences(
 
 def _completed(path: str, want: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """`want` in the keys of host_state."""
-    unknown = set(want) - {*_KEYS, "content"}
+    unknown = set(want) - {*_KEYS, "content", "source"}
     if unknown:
-        raise AnsibleFilterError(
-            f"file_differences: {path}: {', '.join(sorted(unknown))} is not among {', '.join((*_KEYS, 'content'))}"
-        )
-    completed = {key: value for key, value in want.items() if key != "content"}
+        known = ", ".join((*_KEYS, "content", "source"))
+        raise AnsibleFilterError(f"file_differences: {path}: {', '.join(sorted(unknown))} is not among {known}")
+    completed = {key: value for key, value in want.items() if key not in ("content", "source")}
     if "content" in want:
         completed["sha256"] = hashlib.sha256(str(want["content"]).encode()).hexdigest()
+    if "source" in want:
+        completed["sha256"] = _digest(str(want["source"]))
     kind = "file" if "sha256" in completed else "link" if "target" in completed else None
     if kind:
         completed.setdefault("type", kind)
     return completed
+
+
+def _digest(path: str) -> str:
+    try:
+        found = pathlib.Path(path).stat()
+        return _digest_of(path, found.st_mtime_ns, found.st_size)
+    except OSError as error:
+        raise AnsibleFilterError(f"file_differences: {path} on the controller: {error.strerror}") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _digest_of(path: str, _changed: int, _size: int) -> str:
+    # Once for all sites: the same release goes to each.
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def _difference(found: t.Mapping[str, t.Any] | None, want: t.Mapping[str, t.Any]) -> str:

@@ -14,8 +14,8 @@ description:
   - Changes files, units and settings of the kernel that could lock everybody out, in one execution where nothing
     differs.
   - Before anything is changed, the wanted files are checked by the host's own programs, all that the change may touch
-    is kept on the disk, and a timer of the host's systemd is armed. A unit of systemd applies the change, so that it does
-    not depend on the session.
+    is kept on the disk, and a timer of the host's systemd is armed. A unit of systemd applies the change, so that it
+    does not depend on the session.
   - The action plugin of the same name comes back over new connections and confirms the change. Without a confirmation,
     after a restart, a power cut, a step that fails, or a probe that does not pass any more, the host puts everything
     back and compares it with what was kept, until it is exactly as it was.
@@ -115,8 +115,8 @@ options:
   apply:
     description:
       - Commands that are run once files, settings and units are in place, each a list of words.
-      - A dictionary with the key C(bring_up), itself a dictionary of C(interface) and C(uuid), has NetworkManager bring the
-        device in line with that connection.
+      - A dictionary with the key C(bring_up), itself a dictionary of C(interface) and C(uuid), has NetworkManager bring
+        the device in line with that connection.
       - Those that have units of systemd reload or restart are run again when the files are put back.
     type: list
     elements: raw
@@ -324,6 +324,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.guard.embed impor
     PROBES,
     conclude,
     ended,
+    refuse_others,
     settle,
 )
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.errors import GuardError, RefusedError
@@ -450,6 +451,7 @@ def main() -> None:
         required_if=[("state", "applied", ["subject"]), ("state", "reverted", ["subject"])],
         supports_check_mode=True,
     )
+    refuse_others(module)
     host = Host()
     state = module.params["state"]
     try:

@@ -109,13 +109,17 @@ class GuardedAction(ActionBase):
         told.update(outcome=end["outcome"], took=took)
         if end["outcome"] != "confirmed":
             told.update(reason=end.get("reason"), restored_exactly=end.get("exact"))
-            result.update(failed=True, changed=False, msg=self._words(told))
+            result.update(
+                failed=True,
+                changed=False,
+                msg=self._words(str((task_vars or {}).get("inventory_hostname", "the host")), told),
+            )
         result["guard"] = told
         self._reconnect()
         return result
 
-    def _words(self, told: dict[str, Any]) -> str:
-        host = self._task_vars_host()
+    @staticmethod
+    def _words(host: str, told: dict[str, Any]) -> str:
         if told["outcome"] == "undone":
             exactly = "exactly as it was" if told["restored_exactly"] else "back"
             return f"The change of {host} was undone, because {told['reason']}. The host is {exactly}."
@@ -123,9 +127,6 @@ class GuardedAction(ActionBase):
             f"{host} has not answered over a new connection for {told['took']:g} s since the change was begun. It "
             "undoes the change by itself; whether it has is not known. See journalctl -t energy-guard on the host."
         )
-
-    def _task_vars_host(self) -> str:
-        return str(self._play_context.remote_addr or "the host")
 
     def _confirm(self, nonce: str, begun: float, wait: float, task_vars: Any) -> dict[str, Any]:
         """Confirm over new connections, again and again, until the host says what has become of the change."""

@@ -82,11 +82,16 @@ class Fleet:
         files = sorted((self.state.inventory / "sites").glob("*.yml"))
         return {file.stem: yaml.safe_load(file.read_text()) for file in files}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fleet file."""
+        content: dict[str, Any] = yaml.safe_load((self.state.inventory / "fleet.sites.yml").read_text())
+        return content
+
     def intervals(self, site: str) -> dict[str, float]:
         """Meter -> seconds between polls."""
-        fleet = yaml.safe_load((self.state.inventory / "fleet.sites.yml").read_text())
         content = self.sites[site]
-        usual = content.get("interval", fleet.get("defaults", {}).get("interval", 10))
+        usual = content.get("interval", self.settings.get("defaults", {}).get("interval", 10))
         return {meter["name"]: float(meter.get("interval", usual)) for meter in content["meters"]}
 
     def ssh(self, host: str, command: str) -> str:
@@ -100,6 +105,12 @@ class Fleet:
         )
         assert done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def executions(self, host: str) -> int:
+        """Modules that Ansible has run on a host since it booted, by the host's own journal: each is one sudo, which
+        says that it has succeeded in a way of Ansible's own."""
+        said = self.ssh(host, "sudo journalctl --boot --no-pager --output=cat _COMM=sudo")
+        return said.count("echo BECOME-SUCCESS-")
 
     def reachable(self, host: str) -> bool:
         """Whether a new SSH connection gets through."""

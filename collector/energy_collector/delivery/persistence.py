@@ -439,11 +439,11 @@ class Persistence:
         for sequence in self._delivery.overdue(now):
             if not self._link.has_room:
                 return
-            stored = self._buffer.batch(sequence)
-            if stored is None:
+            again = self._buffer.batch(sequence)
+            if again is None:
                 self._delivery.forget(sequence)
             else:
-                self._hand_over(self._link, stored, now)
+                self._hand_over(self._link, again, now)
         self._send_backlog(self._link, now)
         if now - self._heard >= SILENCE and self._delivery.next_due() is not None:
             cause = "energy-ingest is down, or it does not trust our key: look at its journal"

@@ -62,12 +62,23 @@ class Change:
         self.units = [{key: value for key, value in item.items() if value is not None} for item in self.units]
         self.keep = {key: value for key, value in self.keep.items() if value}
         named = {item["path"] for item in self.files}
-        for argv in self.check + [step for step in self.apply if isinstance(step, list)]:
-            if not argv or not all(isinstance(word, str) for word in argv):
+        for argv in self.check + self.apply:
+            if isinstance(argv, dict) and argv not in self.check:
+                self._bring_up(argv)
+                continue
+            if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
                 raise GuardError(f"{argv!r} is no command; a list of words is needed, such as [sshd, -t]")
             for path in STAGED.findall(" ".join(argv)):
                 if path not in named:
                     raise GuardError(f"{' '.join(argv)}: {path} is none of the files of this change")
+
+    @staticmethod
+    def _bring_up(step: dict[str, Any]) -> None:
+        wanted = step.get("bring_up")
+        if list(step) != ["bring_up"] or not isinstance(wanted, dict) or set(wanted) != {"interface", "uuid"}:
+            raise GuardError(
+                f"{step!r} is no step; {{bring_up: {{interface: eth0, uuid: ...}}}} is the only such"
+            )
 
     def _file(self, item: dict[str, Any]) -> dict[str, Any]:
         """A wanted file with all that was not said."""

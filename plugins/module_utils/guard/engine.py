@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import shutil
 import time
@@ -27,6 +26,7 @@ from .store import Store
 APPLY = "energy-guard-apply.service"
 RESTORE = timer.SERVICE
 CHECK_TIMEOUT = 30.0
+RESERVE = 128 * 1024
 
 
 def _tell(host: Host, change: dict[str, Any]) -> Any:
@@ -98,6 +98,8 @@ def _prepare(host: Host, store: Store, change: Change, digest: str, wait: float)
         if entry["type"] == "file":
             contents[entry["sha256"]] = item["content"].encode()
     snapshot.write(store.new, was, contents)
+    # Room that a restore gives back first, should the change have filled the disk.
+    (store.new / "reserve").write_bytes(bytes(RESERVE + sum(map(len, contents.values()))))
     originals.prepare(store, change, was, contents)
     record = {
         "id": secrets.token_hex(4),
@@ -315,8 +317,7 @@ def _bring_to_disk(host: Host, store: Store) -> None:
         if host.at(name).is_dir():
             durable.sync_tree(host.at(name))
     # Links of units, and whatever else a command of the change has written.
-    os.sync()
-    durable.watch("synced all", host.root)
+    host.sync()
 
 
 # Restore
@@ -364,7 +365,11 @@ def restore(host: Host, *, boot: bool = False, now: bool = False) -> int:
         )
         attempts = int(phase.get("attempts", 0)) + 1
         tell(f"undoing, because {reason}" if attempts == 1 else f"undoing, attempt {attempts}")
-        store.set_phase("restoring", reason=reason, attempts=attempts)
+        (store.pending / "reserve").unlink(missing_ok=True)
+        try:
+            store.set_phase("restoring", reason=reason, attempts=attempts)
+        except OSError as error:
+            tell(f"the phase cannot be noted: {error}")
         was = store.snapshot()
         # The live state of a boot that is over cannot come back by itself; the boot makes it from the files.
         snapshot.put_back(host, was, store.pending / "contents", tell, boot=boot, gentle=_gentle(attempts))

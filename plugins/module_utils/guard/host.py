@@ -81,6 +81,10 @@ class Host:
         syslog.openlog("energy-guard")
         syslog.syslog(syslog.LOG_WARNING if bad else syslog.LOG_NOTICE, text)
 
+    def sync(self) -> None:
+        """Bring everything to the disk, whoever has written it."""
+        os.sync()
+
     def boot_id(self) -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 

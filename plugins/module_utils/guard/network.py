@@ -43,7 +43,9 @@ def put_back(
         if answers and (profiles_changed or different()):
             answers = manager.put_back(host, was["manager"])
         if not answers:
+            # It hangs or is dead. Whoever comes to this host does not have to wait for it.
             tell("NetworkManager does not answer")
+            straight()
 
     def restart() -> None:
         if was["manager"]["running"]:
@@ -53,6 +55,8 @@ def put_back(
     def straight() -> None:
         kernel.put_back(host, was["kernel"])
 
+    if not profiles_changed and not different():
+        return
     all_means = (
         ("NetworkManager reads its profiles and activates what was active", reactivate),
         ("links, addresses and routes are set straight", straight),
@@ -60,8 +64,6 @@ def put_back(
         ("links, addresses and routes are set straight again", straight),
     )
     for name, means in all_means[1:2] if gentle else all_means:
-        if not different() and not profiles_changed:
-            return
         means()
         found = different()
         if not found:

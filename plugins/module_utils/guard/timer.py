@@ -3,7 +3,8 @@
 """The timer that undoes a change. It is systemd's, so it needs no session, no controller and no process of ours.
 
 It counts from the boot (OnBootSec=), not from its start: each `systemctl daemon-reload` would begin an OnActiveSec=
-anew, and so put off the restore. It fires several times, since systemd forgets a moment that passes while it executes itself anew.
+anew, and so put off the restore. It fires several times, since systemd forgets a moment that passes while it
+executes itself anew.
 """
 
 from __future__ import annotations

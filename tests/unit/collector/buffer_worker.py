@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that appends and seals as fast as it can, to be killed. It writes down what was committed.
+"""A process that appends or seals as fast as it can, to be killed. It writes down what was committed.
 
-python buffer_worker.py append|seal BUFFER JOURNAL KEY
+python buffer_worker.py append|seal BUFFER JOURNAL KEY; what is sealed goes to JOURNAL.sealed
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ def append(buffer: Buffer, journal: int) -> None:
         os.write(journal, f"{time_ms}\n".encode())
 
 
-def seal(buffer: Buffer, key: Path) -> None:
-    """Seal batches of a few readings for ever."""
+def seal(buffer: Buffer, key: Path, journal: int) -> None:
+    """Seal batches of a few readings for ever; each is written down."""
     signer = signing_key(key)
     while True:
-        if buffer.seal("plant-a", signer, 60, 23) is None:
+        sealed = buffer.seal("plant-a", signer, 60, 23)
+        if sealed is None:
             time.sleep(0.001)
+        else:
+            os.write(journal, f"{sealed.sequence}\n".encode())
 
 
 if __name__ == "__main__":
     what, path, journal, key = sys.argv[1:]
+    suffix = ".sealed" if what == "seal" else ""
+    log = os.open(journal + suffix, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if what == "append":
-        append(Buffer(Path(path)), os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+        append(Buffer(Path(path)), log)
     else:
-        seal(Buffer(Path(path)), Path(key))
+        seal(Buffer(Path(path)), Path(key), log)

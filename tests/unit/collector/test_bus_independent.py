@@ -115,6 +115,9 @@ def mbpoll(*arguments: str) -> tuple[int, str]:
     return found.returncode, found.stdout + found.stderr
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="the lab's meters need Python 3.11; the collector itself 3.10"
+)
 def test_mbpoll_reads_the_labs_meters(tmp_path: Path) -> None:
     port, control = free_port(), tmp_path / "control.sock"
     description = tmp_path / "meters.json"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from energy_collector import quality
 from energy_collector.batches import batch
-from energy_collector.clock import BUILT, SourceClock, Stamper, synchronised
+from energy_collector.built import BUILT
+from energy_collector.clock import SourceClock, Stamper, synchronised
 from energy_collector.config import BufferConfig
 from energy_collector.journal import Faults
 from energy_collector.reading import Layout, Reading, Record

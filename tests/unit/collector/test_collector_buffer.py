@@ -139,18 +139,23 @@ def test_two_services_may_make_the_buffer_at_once(tmp_path: Path) -> None:
         assert [one.returncode for one in both] == [0, 0]
 
 
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def test_killed_at_any_instant_every_committed_reading_is_there_exactly_once(tmp_path: Path) -> None:
     path, journal, key = tmp_path / "buffer.db", tmp_path / "journal", tmp_path / "signing.key"
     Buffer(path).close()
     worker = Path(__file__).with_name("buffer_worker.py")
+    journals = (journal, journal.with_name("journal.sealed"))
     rng = random.Random(4)
     for _ in range(KILLS):
         both = [
             subprocess.Popen([sys.executable, str(worker), what, str(path), str(journal), str(key)])
             for what in ("append", "seal")
         ]
-        before = journal.stat().st_size if journal.exists() else 0
-        while not journal.exists() or journal.stat().st_size == before:
+        before = [size(one) for one in journals]
+        while any(size(one) == was for one, was in zip(journals, before, strict=True)):
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.15))
         for one in rng.sample(both, 2):

@@ -44,6 +44,18 @@ def test_a_difference_has_its_reason(
         assert found[f"{tmp_path}/{name}"].endswith(reason)
 
 
+def test_a_file_on_the_controller_is_compared_by_its_bytes(tmp_path: Path) -> None:
+    for name, data in (("here", b"\x00\xff"), ("there", b"\x00\xff")):
+        (tmp_path / name).write_bytes(data)
+    files = _state_files.describe([f"{tmp_path}/there"])
+    wanted = {f"{tmp_path}/there": {"source": f"{tmp_path}/here"}}
+    assert file_differences(files, wanted) == {}
+    (tmp_path / "here").write_bytes(b"\x00\xfe\xff")
+    assert file_differences(files, wanted) == {f"{tmp_path}/there": "its content differs"}
+    with pytest.raises(AnsibleFilterError, match="none on the controller: No such file"):
+        file_differences(files, {f"{tmp_path}/there": {"source": f"{tmp_path}/none"}})
+
+
 def test_a_word_that_is_none_of_ours_is_no_silent_agreement() -> None:
     with pytest.raises(AnsibleFilterError, match="/a: sha1 is not among type, mode"):
         file_differences({}, {"/a": {"sha1": "x"}})
