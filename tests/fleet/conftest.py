@@ -15,11 +15,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fleet-sites", type=int, default=3, help="how many lab sites the fleet test brings up")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes the fleet down comes last, whatever file it is in."""
-    items.sort(key=lambda item: item.name == "test_the_lab_leaves_nothing_behind")
-
-
 @pytest.fixture(scope="session")
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     """A lab that is up, with an authority, and nothing provisioned yet. Ends with nothing left behind."""
