@@ -98,7 +98,12 @@ CHECKS = """\
 - No two sites have one WAN address or one management address, and neither is the hub's.
 - An address is neither its network's own nor the broadcast address; the router is in the WAN's network.
 - The energy network overlaps neither the WAN nor a management network, and holds neither the hub's nor the
-  management address. The two have different interfaces.
+  management address. No interface belongs to two networks.
+- What `network` asks for is what NetworkManager can do: routers and next hops are on the link, a bond has
+  two ports, a VLAN is on no port of a bond and has an id of its own, a modem's address is `auto`, IPv6 has
+  an MTU of at least 1280, networks of one gateway do not overlap, and two ways out have different metrics.
+- Networks of the packet filter have no host bits; no management network is everybody; `port_end` is after `port`;
+  `output_accept` goes with `output: restricted`.
 - A bus's host is in the energy network and not the gateway itself. No two buses lead to one host and port,
   or one serial port: a bus has one master.
 - Names of buses, and of meters, are unique in the site; a meter is on one of the site's buses; no two

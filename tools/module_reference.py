@@ -19,6 +19,7 @@ _KINDS = (
     ("module", "modules", "Modules"),
     ("filter", "filter", "Filters"),
     ("inventory", "inventory", "Inventory"),
+    ("lookup", "lookup", "Lookups"),
 )
 
 

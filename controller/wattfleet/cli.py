@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from wattfleet_lab import cli as lab_cli
 
-from wattfleet import __version__, demo
+from wattfleet import __version__, certificates, demo
 from wattfleet.errors import WattfleetError
 
 
@@ -37,6 +37,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(run=demo.run)
+    ledger = commands.add_parser(
+        "certificates",
+        help="every certificate that was issued, and what is the matter with it",
+        description="Read the authority's ledgers on this machine: who has which certificate, for how long, "
+        "and in what state. States: valid, renew due, expired, revoked, replaced (a later one was installed), "
+        "not installed (the run that had it signed was stopped).",
+        epilog="Example: wattfleet certificates --ca /srv/wattfleet/ca lab-01 --all",
+    )
+    certificates.add_arguments(ledger)
+    ledger.set_defaults(run=certificates.run)
     return parser
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import psycopg
 
-from energy_hub import __version__, config, ingest, logs, migrate, report
+from energy_hub import __version__, config, ingest, logs, migrate, report, revocation
+from energy_hub.revocation import RevocationError, Revocations
 from energy_hub.trust import TrustError, load_authorities
 
 OK, FAILED, USAGE, WOULD_CHANGE = 0, 1, 2, 3
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (config.ConfigError, migrate.MigrationError, TrustError) as error:
+    except (config.ConfigError, migrate.MigrationError, RevocationError, TrustError) as error:
         return _fail(str(error))
     except psycopg.Error as error:
         lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
@@ -57,6 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--config", type=Path, default=Path("/etc/energy-hub/ingest.yaml"))
     one.add_argument("--check", action="store_true", help="only read and check the configuration")
     one.set_defaults(run=_ingest)
+
+    one = commands.add_parser("crl", help="how long the revocation lists are good for")
+    one.add_argument("--file", type=Path, default=Path("/etc/ssl/energy/crl.pem"))
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one.add_argument(
+        "--watch",
+        type=float,
+        metavar="PART",
+        help="only warn: log a line for each list that has less than this part of its life left, 0 to 1",
+    )
+    one.add_argument("--log", type=Path, help="with --watch, a file for these lines beside the journal")
+    one.set_defaults(run=_crl)
 
     one = _command(commands, "status", _status, "newest readings and state of every site", "energy_read")
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -97,14 +110,34 @@ def _migrate(options: argparse.Namespace) -> int:
 def _ingest(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     authorities = load_authorities(settings.authorities)
+    revocations = Revocations(settings.crl, authorities)
     ingest.tls_context(settings.broker)
     if options.check:
         return OK
     logs.set_up(settings.log, for_journal=not sys.stdout.isatty())
-    worker = ingest.Worker(settings, authorities)
+    worker = ingest.Worker(settings, authorities, revocations)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     worker.run()
+    return OK
+
+
+def _crl(options: argparse.Namespace) -> int:
+    lists = revocation.load(options.file)
+    now = datetime.now(UTC)
+    if options.watch is not None:
+        logs.set_up(options.log, for_journal=not sys.stdout.isatty())
+        return FAILED if revocation.warn(lists, options.watch, now) else OK
+    names = ("issuer", "number", "begins", "ends", "days_left", "revoked")
+    days = [round(one.left(now).total_seconds() / 86400, 1) for one in lists]
+    rows = [
+        (one.issuer, one.number, _text(one.begins), _text(one.ends), left, len(one.revoked))
+        for one, left in zip(lists, days, strict=True)
+    ]
+    if options.json:
+        _print_json({"days_left": min(days), "lists": [dict(zip(names, row, strict=True)) for row in rows]})
+    else:
+        _print_table([name.replace("_", " ") for name in names], rows)
     return OK
 
 

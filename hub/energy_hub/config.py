@@ -40,6 +40,7 @@ class Config:
     broker: Broker
     database: str
     authorities: Path
+    crl: Path | None
     log: Path | None
     group: Group
     batch_bytes: int
@@ -59,6 +60,7 @@ def load(path: Path) -> Config:
     ca = broker.path("ca", "/etc/ssl/energy/ca.crt")
     group = top.section("group")
     log = top.text("log", "/var/log/energy-audit/ingest.log")
+    crl = top.text("crl", "/etc/ssl/energy/crl.pem")
     config = Config(
         broker=Broker(
             host=broker.text("host", None),
@@ -71,6 +73,7 @@ def load(path: Path) -> Config:
         ),
         database=top.text("database", "dbname=energy user=energy_ingest"),
         authorities=top.path("authorities", str(ca)),
+        crl=Path(crl) if crl != "none" else None,
         log=Path(log) if log != "none" else None,
         group=Group(
             batches=group.integer("batches", 200, 1, 10_000),

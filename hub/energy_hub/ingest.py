@@ -42,6 +42,7 @@ from energy_hub.pipeline import (
     read_status,
     split_topic,
 )
+from energy_hub.revocation import Revocations
 from energy_hub.store import Committed, Ranges, Signed, Store, StreamKey
 from energy_hub.trust import TrustError
 
@@ -234,9 +235,12 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
 class Worker:
     """Takes messages from the link to the store until it is stopped."""
 
-    def __init__(self, config: Config, authorities: Sequence[x509.Certificate]) -> None:
+    def __init__(
+        self, config: Config, authorities: Sequence[x509.Certificate], revocations: Revocations
+    ) -> None:
         self._config = config
         self._authorities = authorities
+        self._revocations = revocations
         self._link = BrokerLink(config.broker, config.in_flight, config.batch_bytes)
         self._store: Store | None = None
         self._stop = threading.Event()
@@ -259,7 +263,9 @@ class Worker:
                     ready = True
                     notify("READY=1")
                     log.info("ready")
-                self._process(list(self._take()))
+                messages = list(self._take())
+                self._revocations.refresh()
+                self._process(messages)
                 self._summarise()
         finally:
             notify("STOPPING=1")
@@ -374,7 +380,7 @@ class Worker:
         except ValueError as error:
             self._say("topic", "ERR %s", str(error))
             return
-        match examine(store, site, message.payload, self._config.batch_bytes):
+        match examine(store, site, message.payload, self._config.batch_bytes, self._revocations):
             case Signed() as one:
                 signed.append(one)
             case Unreadable(reason):
@@ -451,7 +457,7 @@ class Worker:
             return
         if status.state == "online":
             try:
-                new = learn_key(store, site, status, self._authorities)
+                new = learn_key(store, site, status, self._authorities, self._revocations)
             except TrustError as error:
                 self._say((site, "key"), "ERR untrusted: site %s: key statement: %s", site, str(error))
                 return

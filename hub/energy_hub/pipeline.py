@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from energy_hub.batch import BatchError, Envelope, read_body, read_envelope
+from energy_hub.revocation import NOTHING_REVOKED, CertificateId, Revocations
 from energy_hub.store import Signed, Store
 from energy_hub.trust import TrustError, batch_is_signed_by, check_statement
 
@@ -36,7 +37,8 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """Signed by no known key of its site: it stays unacknowledged, and the gateway will send it again."""
+    """Signed by no known key of its site, or by one that only revoked certificates vouch for: it stays
+    unacknowledged, and the gateway will send it again."""
 
     reason: str
 
@@ -59,7 +61,9 @@ def split_topic(topic: str) -> tuple[str, str]:
     return parts[2], parts[3]
 
 
-def examine(store: Store, site: str, payload: bytes, limit: int) -> Signed | Unreadable | Untrusted:
+def examine(
+    store: Store, site: str, payload: bytes, limit: int, revocations: Revocations = NOTHING_REVOKED
+) -> Signed | Unreadable | Untrusted:
     """Check one batch: size, fixed fields, signature, body. Raises psycopg.Error when keys must be looked
     up."""
     if len(payload) > limit:
@@ -68,11 +72,9 @@ def examine(store: Store, site: str, payload: bytes, limit: int) -> Signed | Unr
         envelope = read_envelope(payload)
     except BatchError as error:
         return Unreadable(str(error))
-    signer = _signer(store, site, envelope)
-    if signer is None:
-        return Untrusted(
-            f"stream {envelope.stream.hex()} sequence {envelope.sequence}: signed by no known key of the site"
-        )
+    signer = _signer(store, site, envelope, revocations)
+    if isinstance(signer, str):
+        return Untrusted(f"stream {envelope.stream.hex()} sequence {envelope.sequence}: {signer}")
     site_id, key_id = signer
     try:
         body = read_body(envelope)
@@ -84,16 +86,25 @@ def examine(store: Store, site: str, payload: bytes, limit: int) -> Signed | Unr
     return Signed(site, site_id, key_id, payload, envelope, body)
 
 
-def _signer(store: Store, site: str, envelope: Envelope) -> tuple[int, int] | None:
+def _signer(store: Store, site: str, envelope: Envelope, revocations: Revocations) -> tuple[int, int] | str:
+    """Numbers of the site and of the key that signed, or why there is none."""
+    why = "signed by no known key of the site"
     for again in (False, True):
         found = store.keys(site, again=again)
         if found is None:
             continue
         site_id, keys = found
-        for key_id, public in keys:
-            if batch_is_signed_by(public, envelope.signature, envelope.signed):
-                return site_id, key_id
-    return None
+        for key in keys:
+            if not batch_is_signed_by(key.public, envelope.signature, envelope.signed):
+                continue
+            revoked = revocations.when(key.certificate)
+            if revoked is None:
+                return site_id, key.id
+            why = (
+                f"the certificate {key.certificate[1]:x} that vouches for its key was revoked on"
+                f" {revoked:%Y-%m-%dT%H:%M:%SZ}"
+            )
+    return why
 
 
 def read_status(site: str, payload: bytes) -> Status:
@@ -125,25 +136,30 @@ def read_status(site: str, payload: bytes) -> Status:
 
 
 def learn_key(
-    store: Store, site: str, status: Status, authorities: Sequence[x509.Certificate]
+    store: Store,
+    site: str,
+    status: Status,
+    authorities: Sequence[x509.Certificate],
+    revocations: Revocations = NOTHING_REVOKED,
 ) -> bytes | None:
     """Trust the key of an online status when its statement verifies; the key's 32 bytes when it is new,
     None when it was known or the status carries none. Raises TrustError, psycopg.Error."""
     if status.key is None:
         return None
-    # A key that was trusted once stays trusted: its certificate may have expired since.
-    if _known_key(store, site, status.key):
+    # A key that was trusted once stays trusted, though its certificate may have expired since. Where that was revoked
+    # another one has to vouch for it.
+    if any(revocations.when(one) is None for one in _vouching(store, site, status.key)):
         return None
-    key = check_statement(site, status.key, authorities, datetime.now(UTC))
+    key = check_statement(site, status.key, authorities, datetime.now(UTC), revocations)
     store.trust(site, key)
     return key.public
 
 
-def _known_key(store: Store, site: str, key: object) -> bool:
+def _vouching(store: Store, site: str, key: object) -> list[CertificateId]:
     if not isinstance(key, dict) or not isinstance(key.get("public"), str):
         raise TrustError("key has no public part")
     try:
-        return store.knows_key(site, base64.b64decode(key["public"], validate=True))
+        return store.vouching(site, base64.b64decode(key["public"], validate=True))
     except (binascii.Error, ValueError):
         raise TrustError("public is not base64") from None
 

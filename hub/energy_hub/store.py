@@ -20,8 +20,9 @@ import psycopg
 from psycopg.types.multirange import Multirange
 
 from energy_hub.batch import NO_PREVIOUS, Body, Envelope, Series
+from energy_hub.revocation import CertificateId, certificate_id
 from energy_hub.rows import COLUMNS, Columns
-from energy_hub.trust import TrustedKey
+from energy_hub.trust import TrustedKey, load_certificates
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,14 @@ class StreamKey(NamedTuple):
 
 Ranges = list[tuple[int, int]]
 """Inclusive ranges of sequences, ascending."""
+
+
+class Vouched(NamedTuple):
+    """A trusted key of a site, and the certificate that vouches for it."""
+
+    id: int
+    public: bytes
+    certificate: CertificateId
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ class Store:
         self.connection = psycopg.connect(
             conninfo, autocommit=True, connect_timeout=10, application_name="energy-ingest"
         )
-        self._keys: dict[str, tuple[int, list[tuple[int, bytes]]]] = {}
+        self._keys: dict[str, tuple[int, list[Vouched]]] = {}
         self._points: dict[int, dict[str, _Point]] = {}
         self._months: set[tuple[int, int]] = set()
         # Dates as UTC and intervals in one style, whatever the server's defaults are.
@@ -100,24 +109,31 @@ class Store:
 
     # --- sites and keys
 
-    def keys(self, site: str, *, again: bool = False) -> tuple[int, list[tuple[int, bytes]]] | None:
-        """The site's number and its trusted keys as (number, 32 bytes), newest first; None for an unknown
-        site. `again` asks the database even if the answer is remembered: another worker may have learned a
-        key."""
+    def keys(self, site: str, *, again: bool = False) -> tuple[int, list[Vouched]] | None:
+        """The site's number and its trusted keys, newest first; None for an unknown site. A key is there once
+        for each certificate that vouches for it. `again` asks the database even if the answer is remembered:
+        another worker may have learned a key."""
         if again or site not in self._keys:
             rows = self.connection.execute(
-                "SELECT s.id, k.id, k.public FROM site s JOIN site_key k ON k.site = s.id WHERE s.name = %s"
-                " ORDER BY k.id DESC",
+                "SELECT s.id, k.id, k.public, k.certificate FROM site s JOIN site_key k ON k.site = s.id"
+                " WHERE s.name = %s ORDER BY k.id DESC",
                 (site,),
             ).fetchall()
             if not rows:
                 return None
-            self._keys[site] = rows[0][0], [(key_id, bytes(public)) for _, key_id, public in rows]
+            self._keys[site] = (
+                rows[0][0],
+                [
+                    Vouched(key_id, bytes(public), certificate_id(load_certificates(pem.encode())[0]))
+                    for _, key_id, public, pem in rows
+                ],
+            )
         return self._keys[site]
 
-    def knows_key(self, site: str, public: bytes) -> bool:
+    def vouching(self, site: str, public: bytes) -> list[CertificateId]:
+        """The certificates that vouch for a key; none for a key that is not known."""
         found = self.keys(site)
-        return found is not None and any(known == public for _, known in found[1])
+        return [known.certificate for known in found[1] if known.public == public] if found else []
 
     def trust(self, site: str, key: TrustedKey) -> None:
         """Keep a key that was verified, for ever; makes the site when it is its first."""

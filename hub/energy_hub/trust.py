@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from energy_hub.revocation import NOTHING_REVOKED, Revocations, certificate_id
+
 T = TypeVar("T", bound=x509.ExtensionType)
 
 STATEMENT_PREFIX = b"energy/v1/key\0"
@@ -60,7 +62,11 @@ def load_authorities(path: Path) -> list[x509.Certificate]:
 
 
 def check_statement(
-    site: str, key: object, authorities: Sequence[x509.Certificate], now: datetime
+    site: str,
+    key: object,
+    authorities: Sequence[x509.Certificate],
+    now: datetime,
+    revocations: Revocations = NOTHING_REVOKED,
 ) -> TrustedKey:
     """The `key` object of a status message of `site`. Raises TrustError."""
     if not isinstance(key, dict):
@@ -81,6 +87,9 @@ def check_statement(
         found = ", ".join(str(name.value) for name in names) or "none"
         raise TrustError(f"certificate's common name is {found}, expected {site}")
     check_chain(leaf, presented[1:], authorities, now)
+    revoked = revocations.when(certificate_id(leaf))
+    if revoked is not None:
+        raise TrustError(f"certificate {leaf.serial_number:x} was revoked on {revoked:%Y-%m-%dT%H:%M:%SZ}")
     try:
         _verify(
             leaf.public_key(), statement, STATEMENT_PREFIX + site.encode() + b"\0" + public, hashes.SHA256()

@@ -47,6 +47,11 @@ mkdir -p "$root/etc/systemd/journald.conf.d" "$root/var/log/journal"
 printf '%s\n' '[Journal]' 'Storage=persistent' 'SystemMaxUse=32M' 'RateLimitIntervalSec=0' 'Audit=no' \
     > "$root/etc/systemd/journald.conf.d/lab.conf"
 
+# All hosts of a machine have one clock: chronyd asks for the time and tells it, and sets nothing (-x).
+mkdir -p "$root/etc/systemd/system/chrony.service.d"
+printf '%s\n' '[Unit]' 'ConditionCapability=' '[Service]' 'ExecStart=' 'ExecStart=!/usr/sbin/chronyd -x $DAEMON_OPTS' \
+    > "$root/etc/systemd/system/chrony.service.d/lab.conf"
+
 # Work that a container cannot or need not do: consoles, devices, file systems, timers of the distribution.
 chroot "$root" systemctl --quiet mask \
     console-getty.service getty.target getty-static.service \

@@ -35,6 +35,12 @@ WATCHED = (
     "carrier_down",
 )
 DEFAULT_PATH = "/sys/class/net"
+# What carries a link, and so what to look at when there is none.
+_NO_CARRIER = {
+    "bond": "none of its ports has a link: check their cables, and the switch",
+    "vlan": "the interface that carries it has no link: check that one",
+    "wwan": "the modem has no connection: check antenna, SIM, and the modem's state (mmcli -m any)",
+}
 
 
 def read(path: str, interfaces: list[str] | None) -> dict[str, dict[str, t.Any]]:
@@ -65,13 +71,13 @@ def judge(
     findings = []
     for name, link in sorted(links.items()):
         if not link["present"]:
-            findings.append(
-                _finding(name, "missing", "there is no such interface: check its name and its driver")
+            message = (
+                "there is no such interface: check its name, its driver, and whether a modem is plugged in"
             )
+            findings.append(_finding(name, "missing", message))
         elif not link["carrier"]:
-            findings.append(
-                _finding(name, "no_carrier", "no link: check cable, plug, and the port of the switch")
-            )
+            wired = "no link: check cable, plug, and the port of the switch"
+            findings.append(_finding(name, "no_carrier", _NO_CARRIER.get(link["kind"], wired)))
         else:
             if speed_min is not None and link["speed"] is not None and link["speed"] < speed_min:
                 message = f"{link['speed']} Mb/s in place of {speed_min}: check all pairs of the cable"
@@ -90,6 +96,7 @@ def _read_one(folder: pathlib.Path) -> dict[str, t.Any]:
     if not folder.is_dir():
         return {
             "present": False,
+            "kind": None,
             "operstate": None,
             "carrier": False,
             "speed": None,
@@ -103,6 +110,7 @@ def _read_one(folder: pathlib.Path) -> dict[str, t.Any]:
     counters["carrier_down"] = _integer(folder / "carrier_down_count")
     return {
         "present": True,
+        "kind": _kind(folder),
         "operstate": _text(folder / "operstate"),
         "carrier": _integer(folder / "carrier") == 1,
         # Drivers without a notion of speed say -1, or refuse to be read.
@@ -111,6 +119,14 @@ def _read_one(folder: pathlib.Path) -> dict[str, t.Any]:
         "mtu": _integer(folder / "mtu"),
         "counters": {name: value for name, value in counters.items() if value is not None},
     }
+
+
+def _kind(folder: pathlib.Path) -> str:
+    """`bond`, `vlan`, `wwan` and so on, as the driver says; Ethernet says nothing."""
+    for line in (_text(folder / "uevent") or "").splitlines():
+        if line.startswith("DEVTYPE="):
+            return line[len("DEVTYPE=") :]
+    return "ethernet"
 
 
 def _text(path: pathlib.Path) -> str | None:

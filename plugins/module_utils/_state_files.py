@@ -8,6 +8,7 @@ import grp
 import hashlib
 import pathlib
 import pwd
+import ssl
 import stat
 import typing as t
 
@@ -33,6 +34,25 @@ def expand(paths: list[str]) -> list[str]:
     for path in paths:
         found.update(map(str, pathlib.Path("/").glob(path[1:])) if _PATTERN & set(path) else [path])
     return sorted(found)
+
+
+def key_pairs(paths: list[str]) -> dict[str, bool]:
+    """Whether each of the certificates that `paths` name belongs to the key beside it. OpenSSL compares the two, and
+    nothing of the key is kept or told."""
+    found = {}
+    for path in expand(paths):
+        key = pathlib.Path(path).with_suffix(".key")
+        if path.endswith(".crt") and key.exists():
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, key, password=_no_password)
+                found[path] = True
+            except (OSError, ValueError):
+                found[path] = False
+    return found
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and nobody is there to open it")
 
 
 def _describe_one(path: str) -> dict[str, t.Any]:

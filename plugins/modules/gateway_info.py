@@ -183,8 +183,8 @@ links:
   description: State and counters of the links, as M(wattfleet.energy.link_counters) returns them.
   returned: always
   type: dict
-  sample: {eth1: {present: true, operstate: up, carrier: true, speed: 100, duplex: full, mtu: 1500, counters:
-    {rx_errors: 0}}}
+  sample: {eth1: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 100, duplex: full,
+    mtu: 1500, counters: {rx_errors: 0}}}
 link_findings:
   description: What is wrong with the links now.
   returned: always

@@ -19,7 +19,8 @@ description:
   - The clock is compared with the controller's by the action plugin of the same name. The gateway reads its
     clock at some moment between the start and the end of the execution, so the true offset is known to lie
     between two bounds.
-  - The content of a private key is never read, neither as text nor for a digest.
+  - The content of a private key is never read, neither as text nor for a digest. Whether it belongs to the certificate
+    beside it, OpenSSL says.
 options:
   disks:
     description:
@@ -53,12 +54,17 @@ options:
   texts:
     description:
       - Paths and patterns of public files whose content is told, up to 256 KiB each.
-      - Defaults to C(/etc/hosts) and what C(/etc/ssl/energy) has of certificates and requests.
+      - Defaults to C(/etc/hosts), C(/etc/login.defs) and what C(/etc/ssl/energy) has of certificates and requests.
     type: list
     elements: str
   units:
     description:
       - systemd units whose states are told. Defaults to those that the roles of this collection run.
+    type: list
+    elements: str
+  sysctls:
+    description:
+      - Settings of the kernel that are told. Defaults to those that the roles of this collection set.
     type: list
     elements: str
   hub:
@@ -207,6 +213,10 @@ ansible_facts:
           description: Contents of public files; null for one that is missing, too large, or holds a private key.
           type: dict
           sample: {/etc/hosts: "127.0.0.1 localhost\n"}
+        key_pairs:
+          description: For each certificate in O(texts) with a key beside it, whether the two belong together.
+          type: dict
+          sample: {/etc/ssl/energy/gateway.crt: true}
         units:
           description: States of units in systemd's own words. C(failure) tells why systemd could not be asked.
           type: dict
@@ -214,14 +224,18 @@ ansible_facts:
             energy-gateway.service: {load: loaded, active: active, sub: running, enabled: enabled, result: success,
               restarts: 0, failure: null}
         listeners:
-          description: Listening TCP and unconnected UDP sockets.
+          description: Listening TCP and unconnected UDP sockets, and the units that hold them.
           type: list
           elements: dict
-          sample: [{protocol: tcp, address: 0.0.0.0, port: 22, process: sshd}]
+          sample: [{protocol: tcp, address: 0.0.0.0, port: 22, process: sshd, units: [ssh.service]}]
+        sysctls:
+          description: Settings of the kernel, and whether this host may set them; null for one that it does not have.
+          type: dict
+          sample: {net.ipv4.tcp_syncookies: {value: "1", settable: true}, kernel.yama.ptrace_scope: null}
         links:
           description: Network links but the loopback, as M(wattfleet.energy.link_counters) tells them.
           type: dict
-          sample: {eth0: {present: true, operstate: up, carrier: true, speed: 1000, duplex: full, mtu: 1500,
+          sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full, mtu: 1500,
             counters: {rx_errors: 0}}}
         hwmon:
           description: Sensors of the board, in °C, V, A, W, rpm, % or J.
@@ -288,6 +302,7 @@ def main() -> None:
             "files": names,
             "texts": names,
             "units": names,
+            "sysctls": names,
             "hub": {
                 "type": "dict",
                 "options": {
@@ -331,8 +346,10 @@ def main() -> None:
         "groups": _state_system.group_facts(accounts),
         "files": _state_files.describe(wanted("files", _state_defaults.FILES)),
         "texts": _state_files.read_texts(wanted("texts", _state_defaults.TEXTS)),
+        "key_pairs": _state_files.key_pairs(wanted("texts", _state_defaults.TEXTS)),
         "units": _services.read(units, run) if units else {},
-        "listeners": _state_listeners.listeners(),
+        "listeners": _state_listeners.listeners(run),
+        "sysctls": _state_system.sysctl_facts(wanted("sysctls", _state_defaults.SYSCTLS)),
         "links": _links.read(_links.DEFAULT_PATH, None),
         "hwmon": _state_system.sensors(),
         "hub": hub_facts(module.params["hub"]),

@@ -85,6 +85,7 @@ links:
   sample:
     eth1:
       present: true
+      kind: ethernet
       operstate: up
       carrier: true
       speed: 100

@@ -102,11 +102,16 @@ class Fleet:
         files = sorted((self.state.inventory / "sites").glob("*.yml"))
         return {file.stem: yaml.safe_load(file.read_text()) for file in files}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fleet file."""
+        content: dict[str, Any] = yaml.safe_load((self.state.inventory / "fleet.sites.yml").read_text())
+        return content
+
     def intervals(self, site: str) -> dict[str, float]:
         """Meter -> seconds between polls."""
-        fleet = yaml.safe_load((self.state.inventory / "fleet.sites.yml").read_text())
         content = self.sites[site]
-        usual = content.get("interval", fleet.get("defaults", {}).get("interval", 10))
+        usual = content.get("interval", self.settings.get("defaults", {}).get("interval", 10))
         return {meter["name"]: float(meter.get("interval", usual)) for meter in content["meters"]}
 
     def ssh(self, host: str, command: str) -> str:

@@ -11,15 +11,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from . import units
-from .errors import StepError
+from . import durable, units
+from .errors import GuardError, StepError
 from .host import Done, Host
 
 UNIT = "NetworkManager.service"
-QUICK = 5.0
+QUICK = 4.0
 BRING_UP = 8
 # Profiles on disk, and those that nmcli --temporary has made.
 DIRECTORIES = ("/etc/NetworkManager/system-connections", "/run/NetworkManager/system-connections")
+# What `nmcli networking off` writes: NetworkManager obeys it at every start, and then manages nothing.
+STATE = "/var/lib/NetworkManager/NetworkManager.state"
+OFF, ON = "NetworkingEnabled=false", "NetworkingEnabled=true"
 
 
 def generated(content: bytes) -> bool:
@@ -31,23 +34,56 @@ def nmcli(host: Host, *arguments: str, timeout: float = QUICK) -> Done:
     return host.run(["nmcli", *arguments], timeout=timeout)
 
 
-def active(host: Host) -> dict[str, str] | None:
-    """Device -> UUID of its active connection; None where NetworkManager does not answer."""
+def _connections(host: Host) -> list[tuple[str, str, str]] | None:
+    """Device, UUID and state of the active connections; None where NetworkManager does not answer."""
     done = nmcli(host, "--terse", "--fields", "DEVICE,UUID,TYPE,STATE", "connection", "show", "--active")
     if done.code != 0:
         return None
-    found = {}
-    for line in done.out.splitlines():
-        device, uuid, kind, state = line.rsplit(":", 3)
-        if kind != "loopback" and device and state == "activated":
-            found[device] = uuid
-    return found
+    lines = [line.rsplit(":", 3) for line in done.out.splitlines()]
+    return [(device, uuid, state) for device, uuid, kind, state in lines if device and kind != "loopback"]
+
+
+def active(host: Host) -> dict[str, str] | None:
+    """Device -> UUID of its connection, where that is up; None where NetworkManager does not answer."""
+    found = _connections(host)
+    return None if found is None else {device: uuid for device, uuid, state in found if state == "activated"}
+
+
+def _on(host: Host) -> bool:
+    """Whether NetworkManager manages anything at all, as it keeps it on disk."""
+    try:
+        return OFF not in host.at(STATE).read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return True
+
+
+def switch_on(host: Host) -> None:
+    """Take back a `networking off` before NetworkManager starts: by its file, which it reads only then."""
+    path = host.at(STATE)
+    if not _on(host):
+        durable.write(path, path.read_bytes().replace(OFF.encode(), ON.encode()), mode=0o644)
 
 
 def look(host: Host) -> dict[str, Any]:
-    """Whether NetworkManager runs, and what is active."""
-    running = units.is_active(units.look(host, [UNIT])[UNIT])
-    return {"running": running, "active": (active(host) if running else None) or {}}
+    """Whether NetworkManager runs, what is active, and which devices are just coming or going, as a modem may do."""
+    if not units.is_active(units.look(host, [UNIT])[UNIT]):
+        return {"running": False, "on": _on(host), "active": {}, "moving": []}
+    found = _connections(host)
+    if found is None:
+        raise GuardError(
+            "NetworkManager runs but does not answer, so the network could not be put back; nothing is changed"
+        )
+    return {
+        "running": True,
+        "on": _on(host),
+        "active": {device: uuid for device, uuid, state in found if state == "activated"},
+        "moving": [device for device, _uuid, state in found if state != "activated"],
+    }
+
+
+def _more(found: dict[str, str], was: dict[str, Any]) -> list[str]:
+    """Devices that have a connection and had none."""
+    return [device for device in found if device not in was["active"] and device not in was["moving"]]
 
 
 def differences(host: Host, was: dict[str, Any]) -> list[str]:
@@ -61,16 +97,19 @@ def differences(host: Host, was: dict[str, Any]) -> list[str]:
         for device, uuid in was["active"].items()
         if found.get(device) != uuid
     ]
-    return lines + [
-        f"{device} has connection {found[device]}" for device in found if device not in was["active"]
-    ]
+    if was["on"] and not _on(host):
+        lines.append("NetworkManager is told to manage nothing (nmcli networking off)")
+    return lines + [f"{device} has connection {found[device]}" for device in _more(found, was)]
 
 
 def restart(host: Host) -> None:
     """Start NetworkManager anew, whatever it is doing. Links and addresses stay as they are meanwhile."""
     host.run(["systemctl", "kill", "--signal=KILL", UNIT], timeout=QUICK)
     host.run(["systemctl", "reset-failed", UNIT], timeout=QUICK)
-    host.run(["systemctl", "restart", UNIT], timeout=10)
+    host.run(["systemctl", "restart", "--no-block", UNIT], timeout=QUICK)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and active(host) is None:
+        time.sleep(0.2)
 
 
 def read_profiles(host: Host) -> bool:
@@ -80,12 +119,13 @@ def read_profiles(host: Host) -> bool:
 
 def put_back(host: Host, was: dict[str, Any]) -> bool:
     """Have NetworkManager activate what was active, and nothing else; whether it answered."""
+    if was["on"] and not _on(host):
+        nmcli(host, "networking", "on")
     found = active(host)
     if found is None:
         return False
-    for device in found:
-        if device not in was["active"]:
-            nmcli(host, "--wait", "5", "connection", "down", "uuid", found[device], timeout=QUICK + 1)
+    for device in _more(found, was):
+        nmcli(host, "--wait", "4", "connection", "down", "uuid", found[device], timeout=QUICK + 1)
     for device, uuid in was["active"].items():
         if found.get(device) == uuid and nmcli(host, "device", "reapply", device).code == 0:
             continue

@@ -186,6 +186,8 @@ def put_back(
     parts: list[tuple[str, Callable[[], None]]] = [("files", files)]
     if boot:
         parts.append(("units", lambda: units.put_back_at_boot(host, was["units"])))
+        if was["network"] and was["network"]["manager"]["on"]:
+            parts.append(("network", lambda: manager.switch_on(host)))
     else:
         parts += [
             ("sysctls", lambda: sysctls.put_back(host, was["sysctls"])),

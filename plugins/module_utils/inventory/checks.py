@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from . import collector_checks
+from ..network.site import AUTO
+from . import collector_checks, firewall_checks, network_checks
 from .findings import Finding, dig, text_at
 from .kinds import suggestion, unknown_word
 from .profiles import Profiles
@@ -66,14 +67,7 @@ def timezone_fault(name: str) -> str | None:
 
 def fleet_findings(fleet: Mapping[str, Any]) -> Iterator[Finding]:
     """The faults between the values of a fleet file."""
-    networks = dig(fleet, "management", "networks")
-    for index, text in enumerate(networks if isinstance(networks, list) else ()):
-        if isinstance(text, str) and (network := network_of(text)).address != network.first:
-            yield Finding(
-                ("management", "networks", index),
-                f'found "{text}", an address inside a network, expected "{network}" or '
-                f'"{text.split("/")[0]}/32"',
-            )
+    yield from firewall_checks.fleet_findings(fleet)
     rings = fleet.get("rings")
     ring = text_at(fleet, "defaults", "ring")
     if ring is not None and isinstance(rings, list) and ring not in rings:
@@ -97,7 +91,9 @@ class SiteChecks:
         self._defaults: Mapping[str, Any] = fleet.get("defaults") or {}
         networks = dig(fleet, "management", "networks")
         self._management = (
-            [network_of(n) for n in networks if isinstance(n, str)] if isinstance(networks, list) else []
+            [network_of(n) for n in networks if isinstance(n, str) and ":" not in n]
+            if isinstance(networks, list)
+            else []
         )
         hub = text_at(fleet, "hub", "address")
         self._hub = address_number(hub) if hub else None
@@ -119,6 +115,7 @@ class SiteChecks:
         yield from self._buses(site)
         yield from self._meters(site)
         yield from collector_checks.findings(site)
+        yield from firewall_checks.site_findings(site, self._defaults)
 
     def _ring(self, site: Mapping[str, Any]) -> Iterator[Finding]:
         ring = text_at(site, "ring")
@@ -137,19 +134,22 @@ class SiteChecks:
     def _networks(self, site: Mapping[str, Any]) -> Iterator[Finding]:
         wan_text = text_at(site, "network", "wan", "address")
         energy_text = text_at(site, "network", "energy", "address")
-        wan = network_of(wan_text) if wan_text else None
+        wan = network_of(wan_text) if wan_text and wan_text != AUTO else None
         energy = network_of(energy_text) if energy_text else None
-        for part, network, text in (("wan", wan, wan_text), ("energy", energy, energy_text)):
+        plain = network_checks.is_plain(site.get("network"))
+        if not plain:
+            yield from network_checks.findings(site["network"])
+        for part, network, text in (("wan", wan, wan_text), ("energy", energy, energy_text)) if plain else ():
             if network and network.prefix < 31 and network.address in (network.first, network.last):
                 what = "the network itself" if network.address == network.first else "the broadcast address"
                 yield Finding(
                     ("network", part, "address"),
                     f'found "{text}", {what}, expected an address of a host in {network}',
                 )
-        if wan:
+        if wan and plain:
             yield from self._router(site, wan)
         interface = text_at(site, "network", "wan", "interface")
-        if interface is not None and interface == text_at(site, "network", "energy", "interface"):
+        if plain and interface is not None and interface == text_at(site, "network", "energy", "interface"):
             yield Finding(
                 ("network", "energy", "interface"),
                 f'found "{interface}", the WAN\'s, expected another interface',
@@ -343,7 +343,7 @@ def between_sites(sites: Mapping[str, Any], fleet: Mapping[str, Any]) -> Iterato
     for name, site in sites.items():
         for place in (("network", "wan", "address"), ("gateway", "address")):
             text = text_at(site, *place)
-            if text is None:
+            if text is None or text == AUTO:
                 continue
             address = text.partition("/")[0]
             first = addresses.setdefault((place[-2], address), name)

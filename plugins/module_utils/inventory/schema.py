@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .collector_keys import collector, device_mapping
+from .firewall_keys import ANY_NETWORK, accept, firewall
+from .hardening_keys import hardening
 from .kinds import (
     FLEET,
     OPTIONAL,
@@ -27,10 +29,8 @@ from .kinds import (
     Text,
     Variants,
 )
+from .network_keys import ADDRESS, PART_NAME, network
 
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
-_PREFIX = r"(?:3[0-2]|[12]?[0-9])"
 _NAME = r"[a-z0-9][a-z0-9-]{0,38}"
 _POSITIVE = r"[1-9][0-9]{0,6}(?:\.[0-9]{1,4})?"
 # What Jinja would take for a template; without it a value is the same to Ansible whether it is trusted or
@@ -52,20 +52,7 @@ GROUP_NAME = Text(
 FLEET_NAME = replace(GROUP_NAME, expected=GROUP_NAME.expected.replace("emea", "northwind"))
 RING_NAME = replace(GROUP_NAME, expected=GROUP_NAME.expected.replace("emea", "early"))
 MODEL_NAME = Text('a model name of characters a-z, 0-9 and "-", such as "moxa-uc-8220"', _NAME)
-PART_NAME = Text(
-    'a name of characters a-z and 0-9 with single "-" between, such as "main"',
-    r"[a-z0-9]+(?:-[a-z0-9]+)*",
-    limit=63,
-)
 PERSON_NAME = Text("text on one line, without a template", rf"{_NO_TEMPLATE}[^\x00-\x1f\x7f]+", limit=200)
-ADDRESS = Text('an IPv4 address such as "192.168.10.20"', _IPV4)
-INTERFACE_ADDRESS = Text(
-    'an IPv4 address with its prefix length such as "192.168.10.10/24"', rf"{_IPV4}/{_PREFIX}"
-)
-NETWORK = Text('an IPv4 network such as "192.168.10.0/24"', rf"{_IPV4}/{_PREFIX}")
-INTERFACE = Text(
-    'a network interface such as "eth0", of up to 15 characters', r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"
-)
 HOST_NAME = Text(
     'a host name such as "hub.energy.example"',
     r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*",
@@ -193,7 +180,15 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             FLEET,
             examples=({"type": "lan"},),
         ),
-        "network": Key(_network(), "Networks", "The gateway's two networks. They do not overlap."),
+        "network": Key(network(), "Networks", "The gateway's networks. They do not overlap."),
+        "firewall": Key(
+            firewall(),
+            "Packet filter",
+            "What the packet filter lets through besides SSH from the management networks and from the hub. Nothing "
+            "here opens the energy network.",
+            OPTIONAL,
+            examples=({"output": "restricted"},),
+        ),
         "interval": Key(
             INTERVAL,
             "Polling interval",
@@ -228,6 +223,7 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             OPTIONAL,
             examples=({"main/active_power": [{"from": "2026-01-31T12:00:00Z", "multiplier": 1.02}]},),
         ),
+        "hardening": hardening("gateway"),
     }
 
 
@@ -254,74 +250,6 @@ def _gateway() -> Record:
             ),
         },
         "a mapping with model and address",
-    )
-
-
-def _network() -> Record:
-    wan = Record(
-        {
-            "interface": Key(
-                INTERFACE,
-                "Interface",
-                "The network interface towards the hub.",
-                FLEET,
-                examples=("eth0",),
-            ),
-            "address": Key(
-                INTERFACE_ADDRESS,
-                "Address",
-                "The gateway's address in this network, with the prefix length. No other site has it.",
-                examples=("10.20.4.11/24",),
-            ),
-            "gateway": Key(
-                ADDRESS,
-                "Router",
-                "The default route, an address in this network.",
-                OPTIONAL,
-                examples=("10.20.4.1",),
-            ),
-            "dns": Key(
-                Listing(ADDRESS, "a list of at least one address", minimum=1, distinct=True),
-                "Name servers",
-                "Name servers, in the order in which they are asked.",
-                OPTIONAL,
-                examples=(["10.20.0.53"],),
-            ),
-        },
-        "a mapping with interface and address",
-    )
-    energy = Record(
-        {
-            "interface": Key(
-                INTERFACE,
-                "Interface",
-                "The network interface towards the meters; another one than the WAN's.",
-                FLEET,
-                examples=("eth1",),
-            ),
-            "address": Key(
-                INTERFACE_ADDRESS,
-                "Address",
-                "The gateway's address in this network, with the prefix length. Several sites may use "
-                "the same.",
-                FLEET,
-                examples=("192.168.10.10/24",),
-            ),
-        },
-        "a mapping with interface and address",
-    )
-    return Record(
-        {
-            "wan": Key(wan, "WAN", "The network that leads to the hub."),
-            "energy": Key(
-                energy,
-                "Energy network",
-                "The network of the meters, apart from every other; the NetworkManager connection "
-                "`EnergyInternal`.",
-                FLEET,
-            ),
-        },
-        "a mapping with wan and energy",
     )
 
 
@@ -564,7 +492,9 @@ def _channel() -> Record:
 _NO_DEFAULT = {
     "": ("site", "name", "redundancy_pair", "buses", "meters", "device_mapping"),
     ".gateway": ("address",),
-    ".network.wan": ("address", "gateway"),
+    ".network": ("others",),
+    ".network.wan": ("address", "addresses", "gateway", "gateway6", "routes"),
+    ".network.energy": ("addresses",),
 }
 
 
@@ -585,10 +515,18 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
     management = Record(
         {
             "networks": Key(
-                Listing(NETWORK, "a list of at least one network", minimum=1, distinct=True),
+                Listing(ANY_NETWORK, "a list of at least one network", minimum=1, distinct=True),
                 "Management networks",
-                "Who may reach the gateways by SSH.",
+                "Who may reach the gateways and the hub by SSH; the controller's own address has to be in one of them.",
                 examples=(["10.1.0.0/24"],),
+            ),
+            "rescue": Key(
+                Listing(ANY_NETWORK, "a list of at least one network", minimum=1, distinct=True),
+                "Way in of last resort",
+                "Networks whose SSH is let through before every other rule, and without a limit: a stand-by machine "
+                "that gets in when the rest of the rules is wrong.",
+                OPTIONAL,
+                examples=(["192.0.2.64/32"],),
             ),
             "user": Key(
                 USER,
@@ -614,6 +552,16 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
                 examples=("10.1.0.2",),
             ),
             "port": Key(PORT, "Port", "The broker's port.", OPTIONAL, 8883, (8883,)),
+            "time_servers": Key(
+                Listing(HOST_NAME, "a list of at least one server", minimum=1, distinct=True),
+                "Time servers",
+                "Servers of the company that the hub takes the time from (NTP), by name or IPv4 address; the "
+                "gateways take it from the hub. Left out, the hub's own clock is the time of the fleet.",
+                OPTIONAL,
+                examples=(["ntp.example"],),
+            ),
+            "accept": accept(),
+            "hardening": hardening("hub"),
         },
         "a mapping with name and address",
     )

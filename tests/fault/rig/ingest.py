@@ -44,6 +44,7 @@ class Ingest:
                 "key": f"{folder}/ingest.key",
             },
             "database": database.conninfo("energy_ingest"),
+            "crl": "none",
             "log": f"{folder}/ingest.log",
         }
         config.write_text(json.dumps(keys))  # JSON is YAML

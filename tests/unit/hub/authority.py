@@ -60,8 +60,10 @@ def issue(
     start: timedelta = timedelta(days=-1),
     end: timedelta = timedelta(days=30),
     addresses: Sequence[str] = ("127.0.0.1",),
+    key: Key | None = None,
+    identifiers: bool = False,
 ) -> Identity:
-    key = new_key(kind)
+    key = key or new_key(kind)
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -73,6 +75,13 @@ def issue(
         .not_valid_after(now + end)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
+    # By which an issuer is told from another of its name.
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+    )
+    if issuer:
+        above = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        builder = builder.add_extension(above, critical=False)
     if not ca:
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -94,6 +103,30 @@ class Authority:
 
     def chain(self, leaf: Identity) -> str:
         return leaf.pem() + self.intermediate.pem()
+
+    def crl(
+        self,
+        revoked: Sequence[Identity],
+        *,
+        begins: timedelta = timedelta(hours=-1),
+        ends: timedelta = timedelta(days=30),
+        number: int = 1,
+        root: bool = False,
+    ) -> str:
+        """A revocation list of the intermediate, or of the root."""
+        issuer = self.root if root else self.intermediate
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(issuer.certificate.subject)
+            .last_update(now + begins)
+            .next_update(now + ends)
+            .add_extension(x509.CRLNumber(number), critical=False)
+        )
+        for one in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(now).build())
+        return builder.sign(issuer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
     def key_statement(self, leaf: Identity, site: str, public: bytes) -> dict[str, str]:
         return {

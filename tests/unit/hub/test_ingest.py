@@ -20,6 +20,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from energy_hub.batch import MAX_BODY
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -28,6 +29,13 @@ from .conftest import Database, RunningBroker, wait_until
 from .writer import Gateway, Reading
 
 START = 1_767_225_600_000
+
+
+def replace(path: Path, text: str) -> None:
+    """As the playbooks do it."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.rename(path)
 
 
 def readings(number: int, count: int = 5) -> dict[str, list[Reading]]:
@@ -119,6 +127,7 @@ class Hub:
                 "session_expiry": 5,
             },
             "database": self.database.conninfo("energy_ingest"),
+            "crl": "none",
             "log": f"{self.folder}/ingest.log",
         } | changes
         config.write_text(json.dumps(keys))  # JSON is YAML
@@ -211,6 +220,40 @@ def test_false_statement_makes_no_key(hub: Hub, site: Site) -> None:
     site.online()
     wait_until(lambda: "common name is plant-b, expected plant-a" in hub.log(), "the refusal is logged")
     assert hub.database.one("SELECT count(*) FROM site") == 0
+
+
+def test_a_revoked_certificate_vouches_for_nothing_new(hub: Hub, site: Site) -> None:
+    """What was committed before stays; a certificate that is valid vouches for the same key again."""
+    crl = hub.folder / "crl.pem"
+    crl.write_text(site.authority.crl([]))
+    hub.start(crl=str(crl))
+    site.online()
+    site.send(site.gateway.batch(readings(0)))
+    wait_until(lambda: site.committed == {1}, "acknowledged before the revocation")
+    revoked = site.identity
+    replace(crl, site.authority.crl([revoked]))
+    wait_until(lambda: "revocation list read again: 1 certificates revoked" in hub.log(), "the list is read")
+    second = site.gateway.batch(readings(1))
+    site.send(second)
+    number = f"{revoked.certificate.serial_number:x}"
+    wait_until(
+        lambda: f"the certificate {number} that vouches for its key was revoked on" in hub.log(), "refused"
+    )
+    site.online()
+    wait_until(lambda: f"key statement: certificate {number} was revoked on" in hub.log(), "no new statement")
+    assert site.committed == {1}
+    assert hub.database.one("SELECT count(*) FROM batch") == 1
+    assert hub.database.one("SELECT count(*) FROM reading") == 10
+    site.identity = site.authority.client("plant-a")
+    site.online()
+    wait_until(lambda: hub.log().count("trusted from now on") == 2, "the new certificate vouches for it")
+    site.send(second)
+    wait_until(lambda: site.committed == {1, 2}, "acknowledged again")
+    assert hub.database.rows(
+        "SELECT b.sequence, k.fingerprint FROM batch b JOIN site_key k ON k.id = b.key ORDER BY 1"
+    ) == [
+        (number, one.certificate.fingerprint(SHA256())) for number, one in ((1, revoked), (2, site.identity))
+    ]
 
 
 def test_poison_of_every_kind_blocks_nobody(hub: Hub, site: Site) -> None:

@@ -13,6 +13,7 @@ from energy_hub.pipeline import examine
 from energy_hub.store import Signed, Store
 from energy_hub.trust import TrustedKey
 
+from .authority import Authority
 from .conftest import Database
 from .writer import Gateway
 
@@ -23,8 +24,12 @@ START = 1_767_225_600_000
 def filled(database: Database) -> Database:
     store = Store(database.conninfo("energy_ingest"))
     gateways = [Gateway(site, Ed25519PrivateKey.generate()) for site in ("plant-a", "plant-b")]
+    authority = Authority()
     for one in gateways:
-        store.trust(one.site, TrustedKey(one.public, b"s", "PEM", b"f", datetime(2030, 1, 1, tzinfo=UTC)))
+        certificate = authority.client(one.site).pem()
+        store.trust(
+            one.site, TrustedKey(one.public, b"s", certificate, b"f", datetime(2030, 1, 1, tzinfo=UTC))
+        )
     first = gateways[0].batch(
         {
             "main/active_power": [(START, 100.0, 0), (START + 10_000, 250.5, 0)],

@@ -11,15 +11,18 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from energy_hub.pipeline import Unreadable, Untrusted, examine
 from energy_hub.store import Committed, Signed, Store, StreamKey
 from energy_hub.trust import TrustedKey
 
+from .authority import Authority, Identity
 from .conftest import Database
 from .writer import Gateway, Reading, string
 
 START = 1_767_225_600_000
 LIMIT = 1_048_576
+CLIENT = Authority().client("plant-a")
 
 
 @pytest.fixture
@@ -34,9 +37,15 @@ def gateway(store: Store) -> Gateway:
     return known(store, "plant-a")
 
 
+def vouched(public: bytes, by: Identity) -> TrustedKey:
+    return TrustedKey(
+        public, b"statement", by.pem(), by.certificate.fingerprint(SHA256()), datetime(2030, 1, 1, tzinfo=UTC)
+    )
+
+
 def known(store: Store, site: str) -> Gateway:
     gateway = Gateway(site, Ed25519PrivateKey.generate())
-    store.trust(site, TrustedKey(gateway.public, b"statement", "PEM", b"f", datetime(2030, 1, 1, tzinfo=UTC)))
+    store.trust(site, vouched(gateway.public, CLIENT))
     return gateway
 
 

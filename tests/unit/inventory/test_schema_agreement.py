@@ -25,6 +25,35 @@ SCHEMAS = schemas(Profiles().names)
 OURS = {"site": SCHEMAS.site, "fleet": SCHEMAS.fleet}
 THEIRS = {name: Draft202012Validator(record.json_schema()) for name, record in OURS.items()}
 SITE_VALUES = yaml.safe_load(SITE.replace("200:5", '"200:5"'))
+# The networks of a site that has everything: a bond with VLANs, routes, IPv6, and a modem as the second way out.
+SITE_VALUES["network"] = yaml.safe_load(
+    """
+    wan: {interface: eth0, address: 10.20.4.11/24, gateway: 10.20.4.1, dns: [10.20.0.53, "fd00::53"], metric: 100}
+    energy:
+      interface: bond0.20
+      vlan: {id: 20, parent: bond0}
+      address: 192.168.10.10/24
+      addresses: ["fd00:10::a/64"]
+      ipv6: link-local
+      mtu: 1500
+    others:
+      trunk: {interface: bond0, bond: {interfaces: [eth1, eth2], mode: active-backup, primary: eth1}}
+      backup: {interface: wwan0, address: auto, modem: {apn: iot.example, user: site}, metric: 700}
+      control:
+        interface: eth3
+        address: 10.60.0.2/24
+        gateway6: fe80::1
+        routes: [{to: 10.8.0.0/16, via: 10.60.0.1, metric: 50}]
+    """
+)
+SITE_VALUES["firewall"] = {
+    "accept": [{"port": 80, "port_end": 81, "sources": ["10.0.0.0/8", "2001:db8::/64"], "comment": "x"}],
+    "output": "restricted",
+    "output_accept": [{"port": 514, "protocol": "udp", "destinations": ["10.0.0.9/32"], "comment": "x"}],
+    "updates": True,
+    "forwarding": False,
+    "reverse_path": "loose",
+}
 FLEET_VALUES = yaml.safe_load(FLEET) | {
     "defaults": {"interval": 5, "network": {"wan": {"interface": "eth0"}}}
 }

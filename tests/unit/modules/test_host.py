@@ -33,6 +33,7 @@ def test_links_as_the_kernel_tells_them(tmp_path: Path) -> None:
     assert list(links) == ["eth1"]
     assert links["eth1"] == {
         "present": True,
+        "kind": "ethernet",
         "operstate": "up",
         "carrier": True,
         "speed": 1000,
@@ -67,6 +68,31 @@ def test_missing_link(tmp_path: Path) -> None:
 def test_links_without_a_speed_are_not_judged_by_it(tmp_path: Path, speed: str) -> None:
     make_link(tmp_path, "wwan0", speed=speed, duplex="unknown")
     assert _links.judge(_links.read(str(tmp_path), None), 100, "full") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "look_at"), [("bond", "ports"), ("vlan", "carries it"), ("wwan", "antenna"), ("", "cable")]
+)
+def test_a_link_is_down_for_reasons_of_its_kind(tmp_path: Path, kind: str, look_at: str) -> None:
+    uevent = f"DEVTYPE={kind}\nINTERFACE=x0" if kind else "INTERFACE=x0"
+    make_link(tmp_path, "x0", carrier="0", uevent=uevent)
+    links = _links.read(str(tmp_path), None)
+    assert links["x0"]["kind"] == (kind or "ethernet")
+    (found,) = _links.judge(links, None, None)
+    assert look_at in found["message"]
+
+
+def test_a_modem_has_neither_speed_nor_duplex(tmp_path: Path) -> None:
+    make_link(tmp_path, "wwan0", uevent="DEVTYPE=wwan", operstate="unknown")
+    for name in ("speed", "duplex"):  # the kernel answers EINVAL
+        (tmp_path / "wwan0" / name).unlink()
+    links = _links.read(str(tmp_path), None)
+    assert (links["wwan0"]["speed"], links["wwan0"]["duplex"], links["wwan0"]["carrier"]) == (
+        None,
+        None,
+        True,
+    )
+    assert _links.judge(links, 100, "full") == []
 
 
 def test_growth_of_a_link(tmp_path: Path) -> None:
