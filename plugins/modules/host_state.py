@@ -235,8 +235,8 @@ ansible_facts:
         links:
           description: Network links but the loopback, as M(wattfleet.energy.link_counters) tells them.
           type: dict
-          sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full, mtu: 1500,
-            counters: {rx_errors: 0}}}
+          sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full,
+            mtu: 1500, counters: {rx_errors: 0}}}
         hwmon:
           description: Sensors of the board, in °C, V, A, W, rpm, % or J.
           type: list
