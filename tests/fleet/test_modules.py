@@ -13,8 +13,11 @@ pytestmark = pytest.mark.timeout(600)
 
 # The frequency of an SDM630, function 4, 50 Hz in every lab: a reference that does not move.
 FREQUENCY: dict[str, Any] = {"bus": "hall", "unit": 1, "function": 4, "address": 0x46, "type": "float32"}
-REFERENCE = {"expected": 50.0, "tolerance": 0.02}
-CLIENT = {"client_certificate": "/etc/ssl/energy/gateway.crt", "client_key": "/etc/ssl/energy/gateway.key"}
+REFERENCE: dict[str, Any] = {"expected": 50.0, "tolerance": 0.02}
+CLIENT: dict[str, Any] = {
+    "client_certificate": "/etc/ssl/energy/gateway.crt",
+    "client_key": "/etc/ssl/energy/gateway.key",
+}
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def test_modbus_probe_finds_what_is_set_up_wrongly(fleet: Fleet, site: str) -> N
     right = fleet.module(site, "modbus_probe", **FREQUENCY, **REFERENCE, identify=True)
     assert findings(right) == []
     assert right["results"][0]["matches"], right
-    assert fleet.module(site, "modbus_probe", check=True, **FREQUENCY, **REFERENCE)["results"][0]["matches"]
+    assert fleet.module(site, "modbus_probe", True, **FREQUENCY, **REFERENCE)["results"][0]["matches"]
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"word_order": "little"}, "word_order"),
         ({"scale": 0.1}, "scale"),
