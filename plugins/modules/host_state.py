@@ -229,7 +229,8 @@ ansible_facts:
           elements: dict
           sample: [{protocol: tcp, address: 0.0.0.0, port: 22, process: sshd, units: [ssh.service]}]
         sysctls:
-          description: Settings of the kernel, and whether this host may set them; null for one that it does not have.
+          description:
+            - Settings of the kernel, and whether this host may set them; null for one that it does not have.
           type: dict
           sample: {net.ipv4.tcp_syncookies: {value: "1", settable: true}, kernel.yama.ptrace_scope: null}
         links:

@@ -58,7 +58,7 @@ class Fleet:
             playbook, self.state.inventory / "fleet.sites.yml", extra_vars=variables, arguments=arguments
         )
 
-    def module(self, host: str, name: str, check: bool = False, /, **options: Any) -> dict[str, Any]:
+    def module(self, host: str, name: str, options: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
         """Run one module of the collection on a host as root; its result."""
         command = [sys.executable, "-m", "ansible", "adhoc", host, "-i", self.inventory, "--become"]
         command += [

@@ -33,10 +33,10 @@ def findings(result: dict[str, Any]) -> list[str]:
 
 
 def test_modbus_probe_finds_what_is_set_up_wrongly(fleet: Fleet, site: str) -> None:
-    right = fleet.module(site, "modbus_probe", **FREQUENCY, **REFERENCE, identify=True)
+    right = fleet.module(site, "modbus_probe", {**FREQUENCY, **REFERENCE, "identify": True})
     assert findings(right) == []
     assert right["results"][0]["matches"], right
-    assert fleet.module(site, "modbus_probe", True, **FREQUENCY, **REFERENCE)["results"][0]["matches"]
+    assert fleet.module(site, "modbus_probe", {**FREQUENCY, **REFERENCE}, check=True)["results"][0]["matches"]
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"word_order": "little"}, "word_order"),
         ({"scale": 0.1}, "scale"),
@@ -44,34 +44,34 @@ def test_modbus_probe_finds_what_is_set_up_wrongly(fleet: Fleet, site: str) -> N
         ({"unit": 2, "search": True, "search_units": [3, 1]}, "unit"),
     ]
     for change, finding in wrong:
-        found = fleet.module(site, "modbus_probe", **{**FREQUENCY, **REFERENCE, **change})
+        found = fleet.module(site, "modbus_probe", {**FREQUENCY, **REFERENCE, **change})
         assert findings(found) == [finding], (change, found)
 
 
 def test_every_meter_of_the_site_answers_through_the_collector(fleet: Fleet, site: str) -> None:
     meters = [{"meter": meter["name"]} for meter in fleet.sites[site]["meters"]]
-    result = fleet.module(site, "modbus_probe", meters=meters)
+    result = fleet.module(site, "modbus_probe", {"meters": meters})
     assert result["reachable"], result
     assert {one["transport"] for one in result["results"]} == {"collector"}
 
 
 def test_modbus_counters_show_line_noise(fleet: Fleet, site: str) -> None:
     meters = [{"name": "main", "bus": "hall", "unit": 1}]
-    quiet = fleet.module(site, "modbus_counters", meters=meters, interval=3)
+    quiet = fleet.module(site, "modbus_counters", {"meters": meters, "interval": 3})
     assert quiet["failures"] == []
     assert quiet["growth"]["buses"]["hall"]["requests"] > 0
     assert quiet["exceeded"] == []
     fleet.meters("fault", site=site, meter="main", kind="bad_crc", **{"for": 60})
     try:
-        noisy = fleet.module(site, "modbus_counters", before=quiet["counters"])
-        noisy = fleet.module(site, "modbus_counters", interval=12) if not noisy["exceeded"] else noisy
+        noisy = fleet.module(site, "modbus_counters", {"before": quiet["counters"]})
+        noisy = fleet.module(site, "modbus_counters", {"interval": 12}) if not noisy["exceeded"] else noisy
     finally:
         fleet.meters("clear", site=site)
     assert ("hall", "crc_errors") in {(one["name"], one["counter"]) for one in noisy["exceeded"]}, noisy
 
 
 def test_link_counters(fleet: Fleet, site: str) -> None:
-    result = fleet.module(site, "link_counters", interfaces=["eth0", "eth1", "eth9"], interval=1)
+    result = fleet.module(site, "link_counters", {"interfaces": ["eth0", "eth1", "eth9"], "interval": 1})
     assert result["links"]["eth1"]["carrier"]
     assert [(one["interface"], one["finding"]) for one in result["findings"]] == [("eth9", "missing")]
 
@@ -79,17 +79,19 @@ def test_link_counters(fleet: Fleet, site: str) -> None:
 def test_mqtt_probe_leaves_the_collectors_session_alone(fleet: Fleet, site: str) -> None:
     count = f"sudo journalctl --boot --no-pager --output=cat --unit=mosquitto.service | grep -c 'as {site} ' || true"
     sessions = fleet.ssh("hub", count)
-    result = fleet.module(site, "mqtt_probe", host="hub.energy.internal", connect=True, **CLIENT)
+    result = fleet.module(site, "mqtt_probe", {"host": "hub.energy.internal", "connect": True, **CLIENT})
     assert result["ok"], result
     assert (result["version"], result["client_certificate"]) == ("TLSv1.3", "accepted")
     assert result["mqtt"] is None
     assert "TLS handshake only" in result["note"]
     assert fleet.ssh("hub", count) == sessions, "the collector's session was taken over"
     wrong = fleet.module(
-        site, "mqtt_probe", host="hub.energy.internal", server_name="elsewhere.energy.internal"
+        site, "mqtt_probe", {"host": "hub.energy.internal", "server_name": "elsewhere.energy.internal"}
     )
     assert wrong["failure"]["cause"] == "name"
-    assert fleet.module(site, "mqtt_probe", host="hub.energy.internal", port=1883)["failure"]["cause"] in (
+    assert fleet.module(site, "mqtt_probe", {"host": "hub.energy.internal", "port": 1883})["failure"][
+        "cause"
+    ] in (
         "refused",
         "timeout",
     )

@@ -181,7 +181,9 @@ class Change:
             path = host.at(item["path"])
             there = entries.look(path)[0]["type"]
             if there not in (entry["type"], "absent") and "directory" in (there, entry["type"]):
-                raise GuardError(f"{item['state']} {item['path']} is a {there} on the host; nothing is changed")
+                raise GuardError(
+                    f"{item['state']} {item['path']} is a {there} on the host; nothing is changed"
+                )
             if not entries.is_as(path, entry):
                 found.append((item, entry))
         return found
