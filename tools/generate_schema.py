@@ -102,6 +102,8 @@ CHECKS = """\
 - What `network` asks for is what NetworkManager can do: routers and next hops are on the link, a bond has
   two ports, a VLAN is on no port of a bond and has an id of its own, a modem's address is `auto`, IPv6 has
   an MTU of at least 1280, networks of one gateway do not overlap, and two ways out have different metrics.
+- Networks of the packet filter have no host bits; no management network is everybody; `port_end` is after `port`;
+  `output_accept` goes with `output: restricted`.
 - A bus's host is in the energy network and not the gateway itself. No two buses lead to one host and port,
   or one serial port: a bus has one master.
 - Names of buses, and of meters, are unique in the site; a meter is on one of the site's buses; no two

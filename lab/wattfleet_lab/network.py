@@ -114,6 +114,10 @@ def attach(plan: Plan, host: str, slot: int, energy: bool) -> None:
     cable = plan.veth(slot, "e")
     if energy:
         name = plan.machine(host)
+        # A socket with data that nobody acknowledges outlives its process, and keeps the namespace of a host that was
+        # cut, and so the other end of its old cable, for minutes.
+        if succeeds("ip", "-netns", name, "link", "show", cable):
+            run("ip", "-netns", name, "link", "delete", cable)
         ip_batch([f"link set {cable} netns {name}"])
         ip_batch([f"link set {cable} master {ENERGY_BRIDGE} up"], name)
 

@@ -49,10 +49,14 @@ options:
     required: true
     suboptions:
       networks:
-        description: Who may reach the gateways by SSH, as IPv4 networks.
+        description: Who may reach the gateways and the hub by SSH, as IPv4 and IPv6 networks.
         type: list
         elements: str
         required: true
+      rescue:
+        description: Networks whose SSH is let through before every other rule of the packet filter.
+        type: list
+        elements: str
       user:
         description: The user that Ansible logs in as, with sudo without a password.
         type: str
@@ -74,6 +78,13 @@ options:
         description: The broker's port.
         type: int
         default: 8883
+      accept:
+        description: Ports that are open on the hub besides the broker's; as a site file's C(firewall.accept).
+        type: list
+        elements: dict
+      hardening:
+        description: What hardening leaves to you on the hub; as a site file's C(hardening).
+        type: dict
   defaults:
     description:
       - Keys of a site file that a site may leave out, with what they then are.

@@ -129,6 +129,19 @@ def group_facts(names: list[str]) -> dict[str, dict[str, t.Any] | None]:
     return told
 
 
+def sysctl_facts(names: list[str], proc: str = "/proc/sys") -> dict[str, dict[str, t.Any] | None]:
+    """Value of each setting of the kernel, and whether this host may set it: a container may not set what is the whole
+    machine's. None for one that this kernel does not have."""
+    told: dict[str, dict[str, t.Any] | None] = {}
+    for name in names:
+        path = pathlib.Path(proc, name.replace(".", "/"))
+        text = _text(path)
+        told[name] = (
+            None if text is None else {"value": " ".join(text.split()), "settable": os.access(path, os.W_OK)}
+        )
+    return told
+
+
 def sensors(path: str = "/sys/class/hwmon") -> list[dict[str, t.Any]]:
     """What the board's own sensors read: chip, label, and value in °C, V, A, W, rpm, % or J."""
     found = []

@@ -54,12 +54,17 @@ options:
   texts:
     description:
       - Paths and patterns of public files whose content is told, up to 256 KiB each.
-      - Defaults to C(/etc/hosts) and what C(/etc/ssl/energy) has of certificates and requests.
+      - Defaults to C(/etc/hosts), C(/etc/login.defs) and what C(/etc/ssl/energy) has of certificates and requests.
     type: list
     elements: str
   units:
     description:
       - systemd units whose states are told. Defaults to those that the roles of this collection run.
+    type: list
+    elements: str
+  sysctls:
+    description:
+      - Settings of the kernel that are told. Defaults to those that the roles of this collection set.
     type: list
     elements: str
   hub:
@@ -219,10 +224,14 @@ ansible_facts:
             energy-gateway.service: {load: loaded, active: active, sub: running, enabled: enabled, result: success,
               restarts: 0, failure: null}
         listeners:
-          description: Listening TCP and unconnected UDP sockets.
+          description: Listening TCP and unconnected UDP sockets, and the units that hold them.
           type: list
           elements: dict
-          sample: [{protocol: tcp, address: 0.0.0.0, port: 22, process: sshd}]
+          sample: [{protocol: tcp, address: 0.0.0.0, port: 22, process: sshd, units: [ssh.service]}]
+        sysctls:
+          description: Settings of the kernel, and whether this host may set them; null for one that it does not have.
+          type: dict
+          sample: {net.ipv4.tcp_syncookies: {value: "1", settable: true}, kernel.yama.ptrace_scope: null}
         links:
           description: Network links but the loopback, as M(wattfleet.energy.link_counters) tells them.
           type: dict
@@ -293,6 +302,7 @@ def main() -> None:
             "files": names,
             "texts": names,
             "units": names,
+            "sysctls": names,
             "hub": {
                 "type": "dict",
                 "options": {
@@ -338,7 +348,8 @@ def main() -> None:
         "texts": _state_files.read_texts(wanted("texts", _state_defaults.TEXTS)),
         "key_pairs": _state_files.key_pairs(wanted("texts", _state_defaults.TEXTS)),
         "units": _services.read(units, run) if units else {},
-        "listeners": _state_listeners.listeners(),
+        "listeners": _state_listeners.listeners(run),
+        "sysctls": _state_system.sysctl_facts(wanted("sysctls", _state_defaults.SYSCTLS)),
         "links": _links.read(_links.DEFAULT_PATH, None),
         "hwmon": _state_system.sensors(),
         "hub": hub_facts(module.params["hub"]),

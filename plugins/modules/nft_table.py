@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
 # Copyright: Wattfleet contributors
-"""One nftables table: compared as loaded, replaced in one transaction, undone unless it is confirmed."""
+"""One nftables table: compared as loaded, tried with packets, and replaced under the guard."""
 
 from __future__ import annotations
 
@@ -15,46 +15,80 @@ description:
     or removed by hand is found. The wanted table is loaded into an empty network namespace and listed there
     by the host's own C(nft), which makes both listings comparable whatever the spelling of the rules.
   - Touches no table but its own, and refuses a ruleset that would.
-  - A change is applied in one transaction after a timer of the host's systemd was armed that puts the
-    old table back. It is written to O(path) only when it is confirmed, so a reboot before that brings the old
-    table back, too.
-  - Confirm with O(state=confirmed) over a new connection; a session that was open before the change proves
-    nothing, since established connections are let through.
+  - A ruleset that differs is tried first, in two network namespaces joined by virtual cables, with real
+    packets. It is refused, and nothing is changed, when the controller could not open a new SSH connection,
+    when one of O(guard.probes) that the host has a route to could not be reached, or when all of O(strangers)
+    could log in.
+  - What passes is applied in one transaction under the guard, which confirms it over a new connection by
+    itself and puts the old table back, with its counters, where none comes through.
+  - The file O(path) that the table is loaded from at boot is written with the confirmation, so a reboot
+    before that brings the old table back, too.
 options:
   name:
     description: Name of the table, of family C(inet).
     type: str
     default: wattfleet
-  state:
-    description:
-      - V(present) compares, and applies what differs with the timer armed.
-      - V(confirmed) stops the timer and makes the change persistent.
-    type: str
-    choices: [present, confirmed]
-    default: present
   content:
-    description: The table, in nftables' own language. Needed for O(state=present).
+    description: The table, in nftables' own language.
     type: str
+    required: true
   path:
     description: File that the table is loaded from at boot.
     type: path
     default: /etc/nftables.d/wattfleet.nft
-  revert_after:
-    description: Time without a confirmation after which the old table is put back, in seconds.
-    type: int
-    default: 60
-  nonce:
-    description: RV(nonce) of the change to confirm. Needed for O(state=confirmed).
-    type: str
+  strangers:
+    description:
+      - Addresses that stand for everybody. At least one of those that are of the controller's address family
+        must not be able to open an SSH connection. The default are addresses of the documentation networks.
+    type: list
+    elements: str
+    default: [192.0.2.254, 198.51.100.254, 203.0.113.254, "2001:db8:ffff::fffe"]
+  guard:
+    description: How the change is guarded.
+    type: dict
+    suboptions:
+      wait_min:
+        description:
+          - Least number of seconds in which a confirmation may come. The real wait is three times what a new
+            connection takes, where that is more.
+        type: float
+        default: 60
+      probes:
+        description:
+          - TCP connections that the host makes. One that answered before the change has to answer with it,
+            else it is undone at once.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          host:
+            description: Address that is connected to.
+            type: str
+            required: true
+          port:
+            description: Port that is connected to.
+            type: int
+            required: true
+      phase:
+        description: Set by the action plugin.
+        type: str
+        choices: [compare, begin]
+        default: compare
+      digest:
+        description: Set by the action plugin.
+        type: str
+      wait:
+        description: Set by the action plugin.
+        type: float
 attributes:
   check_mode:
-    description: Says what would differ and changes nothing.
+    description: Says what would differ, or why it would be refused, and changes nothing.
     support: full
   diff_mode:
     description: Shows the table as loaded and as wanted, without counter values.
     support: full
   platform:
-    description: Linux with systemd and nftables.
+    description: Linux with systemd and nftables. The trial needs C(ip) of iproute2 and virtual Ethernet.
     platforms: linux
     support: full
 author:
@@ -62,43 +96,65 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Apply the table
+- name: Apply the table, and confirm it over a new connection
   wattfleet.energy.nft_table:
     content: "{{ lookup('ansible.builtin.template', 'wattfleet.nft.j2') }}"
-  register: table
-
-- name: Come back over a new connection
-  ansible.builtin.wait_for_connection:
-    timeout: 50
-
-- name: Confirm it
-  wattfleet.energy.nft_table:
-    state: confirmed
-    nonce: "{{ table.nonce }}"
-  when: table.nonce is defined
+    guard:
+      wait_min: 120
+      probes:
+        - host: 198.18.0.2
+          port: 8883
 """
 
 RETURN = r"""
-nonce:
-  description: Names the change that waits for its confirmation.
-  returned: when a change was applied that needs one
-  type: str
-  sample: 5f0c1b3e9a7d4c21
+tried:
+  description: What the trial of a ruleset that differs has found, a line a connection.
+  returned: when the table differs
+  type: list
+  elements: str
+  sample: ["from 198.18.0.1 to port 22: comes through", "from 192.0.2.254 to port 22: does not come through"]
+guard:
+  description: What has become of the change.
+  returned: when a change was begun
+  type: dict
+  contains:
+    outcome:
+      description: V(confirmed), V(undone), or V(unknown) where the host has not answered any more.
+      type: str
+    measured:
+      description: Seconds that a new connection takes.
+      type: float
+    wait:
+      description: Seconds in which a confirmation could come.
+      type: float
+    took:
+      description: Seconds from the begin to the end.
+      type: float
+    reason:
+      description: Why the change was undone.
+      type: str
+    restored_exactly:
+      description: Whether the host is exactly as it was.
+      type: bool
+  sample:
+    outcome: confirmed
+    measured: 0.4
+    wait: 60.0
+    took: 1.3
+    reason: null
+    restored_exactly: null
 """
 
-import json
 import re
-import secrets
 import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wattfleet.energy.plugins.module_utils.durable_file import replace_file
-
-RUN = Path("/run/energy-firewall")
-UNIT = "energy-firewall-revert"
-PENDING = RUN / "pending.json"
-REVERT = RUN / "revert.nft"
+from ansible_collections.wattfleet.energy.plugins.module_utils._ruleset_trial import NoTrialError
+from ansible_collections.wattfleet.energy.plugins.module_utils._ruleset_verdict import verdict
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.change import Change
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.embed import GUARD_SPEC, conclude, settle
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.tables import without_passing
 
 
 def replacing(name: str, content: str) -> str:
@@ -119,27 +175,24 @@ def forbidden(name: str, content: str) -> str | None:
     return None
 
 
+def first_fault(text: str) -> str:
+    """The first of nft's complaints in one line, without the name of a file that is gone by then."""
+    first = text.strip().partition("\n")[0]
+    return re.sub(r"^\S+/wanted\.nft:(\d+):", r"line \1, columns ", first)
+
+
 class Table:
-    """The table in the kernel, the timer beside it, and the file it comes back from."""
+    """The table in the kernel, and the wanted one beside it."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.name = module.params["name"]
-        self.path = Path(module.params["path"])
 
-    def run(self, *command: str, problem: str) -> str:
-        """Output of a command; if it fails, the module ends with `problem` and the command's own words."""
-        code, out, err = self.module.run_command(list(command))
-        if code != 0:
-            self.module.fail_json(msg=f"{problem}: {(err or out).strip()}")
-        return str(out)
-
-    def loaded(self, *, counters: bool = False) -> str:
-        """The table as the kernel holds it; '' if there is none."""
-        options = [] if counters else ["--stateless"]
-        code, out, err = self.module.run_command(["nft", *options, "list", "table", "inet", self.name])
+    def loaded(self) -> str:
+        """The table as the kernel holds it, without what packets have put into its sets; '' if there is none."""
+        code, out, err = self.module.run_command(["nft", "--stateless", "list", "table", "inet", self.name])
         if code == 0:
-            return str(out)
+            return without_passing(str(out))
         if "No such file or directory" in err:
             return ""
         self.module.fail_json(msg=f"nft cannot list table inet {self.name}: {err.strip()}")
@@ -147,168 +200,81 @@ class Table:
 
     def canonical(self, script: Path) -> str:
         """The table of a script as this host would list it, found out in an empty network namespace."""
-        return self.run(
-            "unshare", "--net", "sh", "-c", 'nft --file "$0" && nft --stateless list table inet "$1"',
-            str(script), self.name,
-            problem="the wanted ruleset does not load, nothing has been changed",
-        )  # fmt: skip
-
-    def armed(self) -> bool:
-        code, _out, _err = self.module.run_command(["systemctl", "is-active", "--quiet", f"{UNIT}.timer"])
-        return bool(code == 0)
-
-    def undo_unconfirmed(self) -> None:
-        """Finish what a run that never confirmed has left: put its old table back now instead of later."""
-        if self.armed():
-            self.disarm()
-            self.run(
-                "nft",
-                "--file",
-                str(REVERT),
-                problem="the table before an unconfirmed change cannot be put back",
-            )
-            self.module.warn(
-                "an earlier change of the firewall was never confirmed; it was undone before this one"
-            )
-        PENDING.unlink(missing_ok=True)
-
-    def arm(self, nonce: str, content: str, wanted: str) -> None:
-        """Start the clock: without a confirmation the host puts back the table that it has now."""
-        seconds = self.module.params["revert_after"]
-        replace_file(REVERT, replacing(self.name, self.loaded(counters=True)), 0o600)
-        replace_file(PENDING, json.dumps({"nonce": nonce, "content": content, "wanted": wanted}), 0o600)
-        self.run(
-            "nft",
-            "--check",
-            "--file",
-            str(REVERT),
-            problem="the table that is loaded now could not be put back, nothing has been changed",
-        )
-        restore = (
-            f"nft --file {REVERT} && rm -f {PENDING} && "
-            f"echo 'no confirmation within {seconds} s: the old table inet {self.name} is back'"
-        )
-        self.run(
-            "systemd-run", "--quiet", "--collect", f"--unit={UNIT}",
-            f"--on-active={seconds}s", "--timer-property=AccuracySec=100ms",
-            "--description=Undo an unconfirmed change of the firewall", "/bin/sh", "-c", restore,
-            problem="the timer that would undo the change could not be armed, nothing has been changed",
-        )  # fmt: skip
-
-    def disarm(self) -> None:
-        """Stop the timer, and the undoing itself if it has just begun."""
-        self.module.run_command(["systemctl", "stop", f"{UNIT}.timer", f"{UNIT}.service"])
-        if self.armed():
-            self.module.fail_json(
-                msg=f"{UNIT}.timer cannot be stopped, so the change will be undone; see systemctl status"
-            )
-
-    def apply(self, content: str, script: Path, wanted: str) -> str:
-        """Apply the wanted table with the timer armed; returns the nonce that confirms it."""
-        self.undo_unconfirmed()
-        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.run(
-            "nft",
-            "--check",
-            "--file",
-            str(script),
-            problem="nft refuses the wanted ruleset, nothing has been changed",
-        )
-        nonce = secrets.token_hex(8)
-        self.arm(nonce, content, wanted)
-        code, _out, err = self.module.run_command(["nft", "--file", str(script)])
+        there = 'nft --file "$0" && nft --stateless list table inet "$1"'
+        command = ["unshare", "--net", "sh", "-c", there, str(script), self.name]
+        code, out, err = self.module.run_command(command)
         if code != 0:
-            self.disarm()
             self.module.fail_json(
-                msg=f"nft did not load the wanted ruleset, the old one is still in force: {err.strip()}"
+                msg=f"the wanted ruleset does not load, nothing has been changed: {first_fault(err or out)}"
             )
-        return nonce
+        return without_passing(str(out))
 
-    def confirm(self, nonce: str) -> None:
-        """Keep an applied table. Fails when the nonce is another's, or the old table is back already."""
+    def tried(self, script: Path) -> list[str]:
+        """What the trial has found. A ruleset that fails it ends the module."""
+        guard = self.module.params["guard"] or {}
         try:
-            pending = json.loads(PENDING.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            lines, refusal = verdict(str(script), guard.get("probes") or [], self.module.params["strangers"])
+        except NoTrialError as problem:
+            # The guard is still there: a change that cuts us off is undone, it only takes longer.
+            self.module.warn(f"the wanted ruleset could not be tried before it is applied: {problem}")
+            return []
+        if refusal:
             self.module.fail_json(
-                msg="there is no change to confirm: no confirmation came in time, or the host was rebooted. "
-                f"See journalctl -u {UNIT}."
+                msg=f"the wanted ruleset is refused, nothing has been changed: {refusal}", tried=lines
             )
-        if pending["nonce"] != nonce:
-            self.module.fail_json(
-                msg="this confirmation is for another change than the one that waits; nothing is confirmed"
-            )
-        self.disarm()
-        # The timer may have fired before that: what counts is what is loaded now that it can no longer fire.
-        if self.loaded() != pending["wanted"]:
-            self.module.fail_json(
-                msg=f"the change was undone before its confirmation came. See journalctl -u {UNIT}."
-            )
-        replace_file(self.path, replacing(self.name, pending["content"]), 0o600)
-        PENDING.unlink()
-        REVERT.unlink()
+        return lines
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "default": "wattfleet"},
-            "state": {"type": "str", "choices": ["present", "confirmed"], "default": "present"},
-            "content": {"type": "str"},
+            "content": {"type": "str", "required": True},
             "path": {"type": "path", "default": "/etc/nftables.d/wattfleet.nft"},
-            "revert_after": {"type": "int", "default": 60},
-            "nonce": {"type": "str"},
+            "strangers": {
+                "type": "list",
+                "elements": "str",
+                "default": ["192.0.2.254", "198.51.100.254", "203.0.113.254", "2001:db8:ffff::fffe"],
+            },
+            "guard": GUARD_SPEC,
         },
-        required_if=[("state", "present", ["content"]), ("state", "confirmed", ["nonce"])],
         supports_check_mode=True,
     )
-    table = Table(module)
-    if module.params["state"] == "confirmed":
-        if not module.check_mode:
-            table.confirm(module.params["nonce"])
-        module.exit_json(changed=True)
-
+    name, path = module.params["name"], module.params["path"]
     content = module.params["content"].rstrip("\n") + "\n"
-    reason = forbidden(table.name, content)
+    reason = forbidden(name, content)
     if reason:
         module.fail_json(msg=f"the wanted ruleset is refused: {reason}")
-    script_text = replacing(table.name, content)
-    on_disk = table.path.read_text(encoding="utf-8") if table.path.exists() else ""
-    file_diff = {
-        "before_header": str(table.path),
-        "after_header": str(table.path),
-        "before": on_disk,
-        "after": script_text,
-    }
-
+    script_text = replacing(name, content)
+    table = Table(module)
+    on_disk = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
+    diff = []
+    if on_disk != script_text:
+        diff = [{"before_header": path, "after_header": path, "before": on_disk, "after": script_text}]
     if module.get_bin_path("nft") is None:
         if module.check_mode:
-            module.exit_json(changed=True, diff=[file_diff])
+            module.exit_json(changed=True, diff=diff)
         module.fail_json(msg="nft is missing on the host; install nftables")
 
+    settle(module)
+    script_argument = f"{{staged:{path}}}"
+    change = Change(
+        subject="firewall",
+        files=[{"path": path, "content": script_text, "mode": "0600", "late": True}],
+        keep={"tables": [f"inet {name}"]},
+    )
+    extra = {}
     with tempfile.TemporaryDirectory(prefix="nft_table.") as directory:
         script = Path(directory, "wanted.nft")
         script.write_text(script_text, encoding="utf-8")
         wanted, before = table.canonical(script), table.loaded()
         if before != wanted:
-            diff = [
-                {
-                    "before_header": "table, loaded",
-                    "after_header": "table, wanted",
-                    "before": before,
-                    "after": wanted,
-                }
-            ]
-        else:
-            diff = [file_diff] if on_disk != script_text else []
-        if module.check_mode or not diff:
-            module.exit_json(changed=bool(diff), diff=diff)
-        if before != wanted:
-            RUN.mkdir(mode=0o700, exist_ok=True)
-            module.exit_json(changed=True, diff=diff, nonce=table.apply(content, script, wanted))
-    # What is loaded is what is wanted, so there is nothing that could cut anybody off.
-    table.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    replace_file(table.path, script_text, 0o600)
-    module.exit_json(changed=True, diff=diff)
+            headers = {"before_header": "table, loaded", "after_header": "table, wanted"}
+            diff = [{**headers, "before": before, "after": wanted}]
+            extra["tried"] = table.tried(script)
+            change.check = [["nft", "--check", "--file", script_argument]]
+            change.apply = [["nft", "--file", script_argument]]
+    conclude(module, change, changed=bool(diff), diff=diff, **extra)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 GUARD = "wattfleet.energy.guard"
@@ -74,12 +74,15 @@ class GuardedAction(ActionBase):
     def _ask(
         self, module_name: str | None, module_args: dict[str, Any], task_vars: Any
     ) -> dict[str, Any] | None:
-        """The module's answer; None if the connection has failed, or has been cut within the answer."""
+        """The module's answer; None if the connection has failed, or has been cut within the answer.
+
+        Or if nobody may become root any more: that is a change that locks us out as well, and it is undone.
+        """
         try:
             answer: dict[str, Any] = self._execute_module(
                 module_name=module_name, module_args=module_args, task_vars=task_vars
             )
-        except AnsibleConnectionFailure:
+        except AnsibleError:
             return None
         return None if answer.get("unreachable") else answer
 
@@ -109,13 +112,17 @@ class GuardedAction(ActionBase):
         told.update(outcome=end["outcome"], took=took)
         if end["outcome"] != "confirmed":
             told.update(reason=end.get("reason"), restored_exactly=end.get("exact"))
-            result.update(failed=True, changed=False, msg=self._words(told))
+            result.update(
+                failed=True,
+                changed=False,
+                msg=self._words(str((task_vars or {}).get("inventory_hostname", "the host")), told),
+            )
         result["guard"] = told
         self._reconnect()
         return result
 
-    def _words(self, told: dict[str, Any]) -> str:
-        host = self._task_vars_host()
+    @staticmethod
+    def _words(host: str, told: dict[str, Any]) -> str:
         if told["outcome"] == "undone":
             exactly = "exactly as it was" if told["restored_exactly"] else "back"
             return f"The change of {host} was undone, because {told['reason']}. The host is {exactly}."
@@ -123,9 +130,6 @@ class GuardedAction(ActionBase):
             f"{host} has not answered over a new connection for {told['took']:g} s since the change was begun. It "
             "undoes the change by itself; whether it has is not known. See journalctl -t energy-guard on the host."
         )
-
-    def _task_vars_host(self) -> str:
-        return str(self._play_context.remote_addr or "the host")
 
     def _confirm(self, nonce: str, begun: float, wait: float, task_vars: Any) -> dict[str, Any]:
         """Confirm over new connections, again and again, until the host says what has become of the change."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.fault import (
     wan_delay,
     wan_loss,
 )
+from tests.fault.lockout import campaign as lockout
 from tests.fault.report import FaultReport
 from tests.fault.rig import rig
 from tests.fleet.fleet import Fleet
@@ -54,6 +56,9 @@ RIG: dict[str, ModuleType] = {
     "power-images": power_images,
 }
 
+# A lab of its own, and no readings: it counts sites.
+LOCKOUT = "lockout"
+
 # Rounds at full size, where they are not told: 200 kills, or about five minutes of what takes its time.
 FULL = {
     "clock-steps": 5,
@@ -70,13 +75,23 @@ SHOWN = 8
 
 
 def main() -> int:
-    names = [*RIG, *LAB]
+    names = [*RIG, *LAB, LOCKOUT]
     parser = argparse.ArgumentParser(description="Inject faults and count every reading at both ends.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
     parser.add_argument(
         "--rounds", type=int, help=f"default: {ROUNDS}, and fewer where a round takes its time"
     )
     parser.add_argument("--sites", type=int, default=3, help="of the lab, for those that need one")
+    parser.add_argument("--seed", type=int, help=f"of {LOCKOUT}: what is random in it (default: a new one)")
+    parser.add_argument("--hosts", type=int, default=lockout.HOSTS, help=f"of {LOCKOUT}: sites at once")
+    parser.add_argument(
+        "--only",
+        type=int,
+        nargs="+",
+        default=[],
+        help=f"of {LOCKOUT}: these rounds of all that the seed makes",
+    )
+    parser.add_argument("--minutes", type=float, default=0, help=f"of {LOCKOUT}: no round begins after that")
     parser.add_argument(
         "--control",
         action="store_true",
@@ -94,6 +109,8 @@ def main() -> int:
         if name in RIG
     )
     in_lab = [name for name in chosen if name in LAB]
+    if LOCKOUT in chosen:
+        failed += not _run_lockout(options)
     if in_lab and not options.control:
         failed += _run_in_lab(in_lab, options.rounds or ROUNDS, options.sites)
     return 1 if failed else 0
@@ -121,6 +138,19 @@ def _run_on_rig(name: str, rounds: int, control: bool) -> bool:
             else "    GREEN: the count does not see this fault"
         )
         return not report.passed
+    return report.passed
+
+
+def _run_lockout(options: argparse.Namespace) -> bool:
+    """Whether nobody was locked out; without the protection, whether that was seen."""
+    print(f"==> {LOCKOUT}{': without the protection' if options.control else ''}", flush=True)
+    if options.control:
+        return lockout.control(options.seed)
+    report = lockout.run(
+        options.rounds or lockout.ROUNDS, options.seed, options.hosts, options.only, options.minutes
+    )
+    target = report.write()
+    print(textwrap.indent(f"{report.summary()}\n{target.name}", "    "))
     return report.passed
 
 

@@ -58,6 +58,26 @@ class Fleet:
             playbook, self.state.inventory / "fleet.sites.yml", extra_vars=variables, arguments=arguments
         )
 
+    def module(self, host: str, name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+        """Run one module of the collection on a host as root; its result."""
+        command = [sys.executable, "-m", "ansible", "adhoc", host, "-i", self.inventory, "--become"]
+        command += [
+            "-m",
+            f"wattfleet.energy.{name}",
+            "-a",
+            json.dumps(options),
+            *(["--check"] if check else []),
+        ]
+        environment = {
+            **os.environ,
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+        }
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        assert done.stdout.lstrip().startswith("{"), done.stdout + done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"][host]
+        return result
+
     def start_play(self, playbook: str) -> subprocess.Popen[bytes]:
         """Start a playbook that the caller is going to kill."""
         return subprocess.Popen(
@@ -82,11 +102,16 @@ class Fleet:
         files = sorted((self.state.inventory / "sites").glob("*.yml"))
         return {file.stem: yaml.safe_load(file.read_text()) for file in files}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fleet file."""
+        content: dict[str, Any] = yaml.safe_load((self.state.inventory / "fleet.sites.yml").read_text())
+        return content
+
     def intervals(self, site: str) -> dict[str, float]:
         """Meter -> seconds between polls."""
-        fleet = yaml.safe_load((self.state.inventory / "fleet.sites.yml").read_text())
         content = self.sites[site]
-        usual = content.get("interval", fleet.get("defaults", {}).get("interval", 10))
+        usual = content.get("interval", self.settings.get("defaults", {}).get("interval", 10))
         return {meter["name"]: float(meter.get("interval", usual)) for meter in content["meters"]}
 
     def ssh(self, host: str, command: str) -> str:

@@ -61,13 +61,25 @@ class Change:
         self.sysctls = {name: " ".join(str(value).split()) for name, value in self.sysctls.items()}
         self.units = [{key: value for key, value in item.items() if value is not None} for item in self.units]
         self.keep = {key: value for key, value in self.keep.items() if value}
+        self.check, self.apply = [list(map(_words, steps)) for steps in (self.check, self.apply)]
         named = {item["path"] for item in self.files}
-        for argv in self.check + [step for step in self.apply if isinstance(step, list)]:
-            if not argv or not all(isinstance(word, str) for word in argv):
+        for argv in self.check + self.apply:
+            if isinstance(argv, dict) and argv not in self.check:
+                self._bring_up(argv)
+                continue
+            if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
                 raise GuardError(f"{argv!r} is no command; a list of words is needed, such as [sshd, -t]")
             for path in STAGED.findall(" ".join(argv)):
                 if path not in named:
                     raise GuardError(f"{' '.join(argv)}: {path} is none of the files of this change")
+
+    @staticmethod
+    def _bring_up(step: dict[str, Any]) -> None:
+        wanted = step.get("bring_up")
+        if list(step) != ["bring_up"] or not isinstance(wanted, dict) or set(wanted) != {"interface", "uuid"}:
+            raise GuardError(
+                f"{step!r} is no step; {{bring_up: {{interface: eth0, uuid: ...}}}} is the only such"
+            )
 
     def _file(self, item: dict[str, Any]) -> dict[str, Any]:
         """A wanted file with all that was not said."""
@@ -75,14 +87,15 @@ class Change:
         if not path.startswith("/") or os.path.normpath(path) != path:
             raise GuardError(f"file {path!r}: an absolute path without detours is needed, such as /etc/issue")
         state = item.get("state") or "file"
-        if state not in ("file", "absent", "link"):
-            raise GuardError(f"file {path}: state {state} is none of file, absent, link")
+        if state not in ("file", "directory", "absent", "link"):
+            raise GuardError(f"file {path}: state {state} is none of file, directory, absent, link")
         needed = {"file": "content", "link": "target"}.get(state)
         if needed and item.get(needed) is None:
             raise GuardError(f"file {path}: {needed} is missing")
         mode = str(item.get("mode") or "0644")
-        if not re.fullmatch(r"0?[0-7]{3,4}", mode):
-            raise GuardError(f"file {path}: mode {mode!r} is no octal number, such as 0644")
+        if not re.fullmatch(r"0[0-7]{3}|[0-7]{4}", mode):
+            # In YAML, 0644 without quotes is the number 420.
+            raise GuardError(f"file {path}: mode {mode!r} is no octal number in quotes, such as '0644'")
         return {
             "path": path,
             "state": state,
@@ -155,6 +168,8 @@ class Change:
         }
         if item["state"] == "link":
             return {**owner, "type": "link", "target": item["target"]}
+        if item["state"] == "directory":
+            return {**owner, "type": "directory", "mode": int(item["mode"], 8)}
         digest = hashlib.sha256(item["content"].encode()).hexdigest()
         return {**owner, "type": "file", "mode": int(item["mode"], 8), "sha256": digest}
 
@@ -164,8 +179,9 @@ class Change:
         for item in self.files:
             entry = self.wanted_entry(item)
             path = host.at(item["path"])
-            if path.is_dir() and not path.is_symlink():
-                raise GuardError(f"file {item['path']} is a directory on the host; nothing is changed")
+            there = entries.look(path)[0]["type"]
+            if there not in (entry["type"], "absent") and "directory" in (there, entry["type"]):
+                raise GuardError(f"{item['state']} {item['path']} is a {there} on the host; nothing is changed")
             if not entries.is_as(path, entry):
                 found.append((item, entry))
         return found
@@ -193,6 +209,13 @@ class Change:
             header = {"before_header": "live state", "after_header": "live state"}
             found.append({**header, "before": before, "after": after})
         return found
+
+
+def _words(step: Any) -> Any:
+    """A command with its numbers as words, as YAML does not tell them apart."""
+    if not isinstance(step, list):
+        return step
+    return [str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in step]
 
 
 def _is_reload(step: list[str]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 watch: Callable[[str, Path], None] = lambda _step, _path: None  # noqa: E731
@@ -29,10 +30,11 @@ def sync_file(path: Path) -> None:
 def sync_tree(path: Path) -> None:
     """Bring a directory and all below it to the disk, the names last."""
     for directory, _names, files in os.walk(path, topdown=False):
-        for name in files:
-            file = Path(directory, name)
+        for file in (Path(directory, name) for name in files):
             if not file.is_symlink():
-                sync_file(file)
+                # What its owner has removed meanwhile has nothing to bring to the disk.
+                with suppress(FileNotFoundError):
+                    sync_file(file)
         sync_file(Path(directory))
 
 

@@ -7,6 +7,7 @@ A module computes its difference, calls settle() and ends with conclude(); its a
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, NoReturn
 
@@ -38,8 +39,15 @@ APPLIED_WAIT = 20.0
 UNDONE_WAIT = 120.0
 
 
+def refuse_others(module: Any) -> None:
+    """What the guard keeps is root's alone."""
+    if os.geteuid() != 0:
+        module.fail_json(msg="only root can do this; set become: true")
+
+
 def settle(module: Any, host: Host | None = None) -> None:
     """Undo a change that an earlier run has left unconfirmed, before anything is compared."""
+    refuse_others(module)
     host = host or Host()
     store = Store(host)
     record = store.change()

@@ -26,6 +26,7 @@ from .store import Store
 APPLY = "energy-guard-apply.service"
 RESTORE = timer.SERVICE
 CHECK_TIMEOUT = 30.0
+RESERVE = 128 * 1024
 
 
 def _tell(host: Host, change: dict[str, Any]) -> Any:
@@ -97,6 +98,8 @@ def _prepare(host: Host, store: Store, change: Change, digest: str, wait: float)
         if entry["type"] == "file":
             contents[entry["sha256"]] = item["content"].encode()
     snapshot.write(store.new, was, contents)
+    # Room that a restore gives back first, should the change have filled the disk.
+    (store.new / "reserve").write_bytes(bytes(RESERVE + sum(map(len, contents.values()))))
     originals.prepare(store, change, was, contents)
     record = {
         "id": secrets.token_hex(4),
@@ -218,19 +221,18 @@ def confirm(host: Host, nonce: str | None, connection_age: float | None) -> dict
     store = Store(host)
     with store.lock():
         store.finish()
-        record = store.change()
+        waiting = store.change()
         try:
-            _admit(host, store, record, nonce, connection_age)
+            record = _admit(host, store, waiting, nonce, connection_age)
         except RefusedError as refusal:
             if refusal.kind not in (
                 "early",
                 "old_connection",
             ):  # those are asked again, over a new connection
                 host.say(f"confirmation refused: {refusal}", bad=True)
-                known = {"id": record["id"], "subject": record["subject"]} if record else {}
+                known = {"id": waiting["id"], "subject": waiting["subject"]} if waiting else {}
                 store.note({**known, "outcome": "refused", "kind": refusal.kind, "reason": str(refusal)})
             raise
-        assert record is not None  # _admit refuses where nothing waits
         took = round(host.now() - record["begun"], 3)
         _write_files(host, store, record, late=True)
         _bring_to_disk(host, store)
@@ -243,14 +245,13 @@ def confirm(host: Host, nonce: str | None, connection_age: float | None) -> dict
 
 def _admit(
     host: Host, store: Store, record: dict[str, Any] | None, nonce: str | None, connection_age: float | None
-) -> None:
-    """Refuse a confirmation that may not be followed."""
+) -> dict[str, Any]:
+    """The change that a confirmation is for. Raises RefusedError if it may not be followed."""
     if not nonce:
         raise RefusedError("no_nonce", "a confirmation without its nonce; nothing is confirmed")
     digest = digest_of(nonce)
     if record is None or not hmac.compare_digest(digest, record["digest"]):
-        _refuse_other(store, record, digest)
-        return
+        raise _refusal_of_other(store, record, digest)
     phase = store.phase()
     if record["boot"] != host.boot_id():
         raise RefusedError(
@@ -280,25 +281,27 @@ def _admit(
         store.set_phase("restoring", reason=reason)
         host.run(["systemctl", "start", "--no-block", RESTORE])
         raise RefusedError("probe", f"{reason}; the change is undone")
+    return record
 
 
-def _refuse_other(store: Store, record: dict[str, Any] | None, digest: str) -> None:
+def _refusal_of_other(store: Store, record: dict[str, Any] | None, digest: str) -> RefusedError:
+    """Why a nonce is refused that is not that of the change that waits."""
     ended = store.last(digest)
     if ended is not None and ended["outcome"] == "confirmed":
-        raise RefusedError(
+        return RefusedError(
             "twice",
             f"this change of {ended['subject']} has been confirmed already, at {ended['at']}",
             "confirmed",
         )
     if ended is not None:
-        raise RefusedError(
+        return RefusedError(
             "late", f"too late: this change was undone at {ended['at']}, because {ended['reason']}", "undone"
         )
     if record is not None:
-        raise RefusedError(
+        return RefusedError(
             "wrong_nonce", f"this nonce is not that of the change of {record['subject']} that waits"
         )
-    raise RefusedError("nothing", "no change waits for a confirmation")
+    return RefusedError("nothing", "no change waits for a confirmation")
 
 
 def _bring_to_disk(host: Host, store: Store) -> None:
@@ -362,7 +365,11 @@ def restore(host: Host, *, boot: bool = False, now: bool = False) -> int:
         )
         attempts = int(phase.get("attempts", 0)) + 1
         tell(f"undoing, because {reason}" if attempts == 1 else f"undoing, attempt {attempts}")
-        store.set_phase("restoring", reason=reason, attempts=attempts)
+        (store.pending / "reserve").unlink(missing_ok=True)
+        try:
+            store.set_phase("restoring", reason=reason, attempts=attempts)
+        except OSError as error:
+            tell(f"the phase cannot be noted: {error}")
         was = store.snapshot()
         # The live state of a boot that is over cannot come back by itself; the boot makes it from the files.
         snapshot.put_back(host, was, store.pending / "contents", tell, boot=boot, gentle=_gentle(attempts))

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 
 def _status(process: int, proc: Path) -> tuple[int, float]:
@@ -42,8 +43,22 @@ def _words(process: int, what: str, proc: Path) -> list[str]:
     return [word.decode(errors="replace") for word in text.split(b"\0") if word]
 
 
+class Connection(NamedTuple):
+    """The SSH connection that this process runs in: where it comes from, and where it has been taken."""
+
+    controller: str
+    address: str
+    port: int
+
+
 def controller_address(proc: Path = Path("/proc")) -> str | None:
-    """The address that the controller's SSH connection comes from; None where there is no such connection.
+    """The address that the controller's SSH connection comes from; None where there is no such connection."""
+    found = connection(proc)
+    return found.controller if found else None
+
+
+def connection(proc: Path = Path("/proc")) -> Connection | None:
+    """The controller's SSH connection; None where there is no such connection.
 
     sudo clears the environment of what it starts, so the processes above it are asked, too.
     """
@@ -51,7 +66,8 @@ def controller_address(proc: Path = Path("/proc")) -> str | None:
         for word in _words(process, "environ", proc):
             name, _equals, value = word.partition("=")
             if name == "SSH_CONNECTION" and value:
-                return value.split()[0]
+                controller, _port, address, port = value.split()
+                return Connection(controller, address, int(port))
     return None
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from ..network.site import AUTO
-from . import collector_checks, network_checks
+from . import collector_checks, firewall_checks, network_checks
 from .findings import Finding, dig, text_at
 from .kinds import suggestion, unknown_word
 from .profiles import Profiles
@@ -67,14 +67,7 @@ def timezone_fault(name: str) -> str | None:
 
 def fleet_findings(fleet: Mapping[str, Any]) -> Iterator[Finding]:
     """The faults between the values of a fleet file."""
-    networks = dig(fleet, "management", "networks")
-    for index, text in enumerate(networks if isinstance(networks, list) else ()):
-        if isinstance(text, str) and (network := network_of(text)).address != network.first:
-            yield Finding(
-                ("management", "networks", index),
-                f'found "{text}", an address inside a network, expected "{network}" or '
-                f'"{text.split("/")[0]}/32"',
-            )
+    yield from firewall_checks.fleet_findings(fleet)
     rings = fleet.get("rings")
     ring = text_at(fleet, "defaults", "ring")
     if ring is not None and isinstance(rings, list) and ring not in rings:
@@ -98,7 +91,9 @@ class SiteChecks:
         self._defaults: Mapping[str, Any] = fleet.get("defaults") or {}
         networks = dig(fleet, "management", "networks")
         self._management = (
-            [network_of(n) for n in networks if isinstance(n, str)] if isinstance(networks, list) else []
+            [network_of(n) for n in networks if isinstance(n, str) and ":" not in n]
+            if isinstance(networks, list)
+            else []
         )
         hub = text_at(fleet, "hub", "address")
         self._hub = address_number(hub) if hub else None
@@ -120,6 +115,7 @@ class SiteChecks:
         yield from self._buses(site)
         yield from self._meters(site)
         yield from collector_checks.findings(site)
+        yield from firewall_checks.site_findings(site, self._defaults)
 
     def _ring(self, site: Mapping[str, Any]) -> Iterator[Finding]:
         ring = text_at(site, "ring")

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .collector_keys import collector, device_mapping
+from .firewall_keys import ANY_NETWORK, accept, firewall
+from .hardening_keys import hardening
 from .kinds import (
     FLEET,
     OPTIONAL,
@@ -27,7 +29,7 @@ from .kinds import (
     Text,
     Variants,
 )
-from .network_keys import ADDRESS, NETWORK, PART_NAME, network
+from .network_keys import ADDRESS, PART_NAME, network
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,38}"
 _POSITIVE = r"[1-9][0-9]{0,6}(?:\.[0-9]{1,4})?"
@@ -179,6 +181,14 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             examples=({"type": "lan"},),
         ),
         "network": Key(network(), "Networks", "The gateway's networks. They do not overlap."),
+        "firewall": Key(
+            firewall(),
+            "Packet filter",
+            "What the packet filter lets through besides SSH from the management networks and from the hub. Nothing "
+            "here opens the energy network.",
+            OPTIONAL,
+            examples=({"output": "restricted"},),
+        ),
         "interval": Key(
             INTERVAL,
             "Polling interval",
@@ -213,6 +223,7 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             OPTIONAL,
             examples=({"main/active_power": [{"from": "2026-01-31T12:00:00Z", "multiplier": 1.02}]},),
         ),
+        "hardening": hardening("gateway"),
     }
 
 
@@ -504,10 +515,18 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
     management = Record(
         {
             "networks": Key(
-                Listing(NETWORK, "a list of at least one network", minimum=1, distinct=True),
+                Listing(ANY_NETWORK, "a list of at least one network", minimum=1, distinct=True),
                 "Management networks",
-                "Who may reach the gateways by SSH.",
+                "Who may reach the gateways and the hub by SSH; the controller's own address has to be in one of them.",
                 examples=(["10.1.0.0/24"],),
+            ),
+            "rescue": Key(
+                Listing(ANY_NETWORK, "a list of at least one network", minimum=1, distinct=True),
+                "Way in of last resort",
+                "Networks whose SSH is let through before every other rule, and without a limit: a stand-by machine "
+                "that gets in when the rest of the rules is wrong.",
+                OPTIONAL,
+                examples=(["192.0.2.64/32"],),
             ),
             "user": Key(
                 USER,
@@ -541,6 +560,8 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
                 OPTIONAL,
                 examples=(["ntp.example"],),
             ),
+            "accept": accept(),
+            "hardening": hardening("hub"),
         },
         "a mapping with name and address",
     )

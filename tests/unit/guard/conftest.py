@@ -116,7 +116,8 @@ class FakeHost(Host):
     def _shown(self, name: str, active: dict[str, bool]) -> str:
         enabled = self.enabled(name)
         load = "masked" if enabled == "masked" else "loaded"
-        return f"LoadState={load}\nActiveState={'active' if active.get(name) else 'inactive'}\nUnitFileState={enabled}\n"
+        runs = "active" if active.get(name) else "inactive"
+        return f"LoadState={load}\nActiveState={runs}\nUnitFileState={enabled}\n"
 
 
 @pytest.fixture

@@ -24,15 +24,55 @@ SITE_FAULTS = [
         "link: {type: lan}",
         "link: {type: lan}\nqqq: red",
         [
-            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, network, interval, buses, meters, collector or device_mapping"
+            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, network, firewall, interval, buses, meters, collector, device_mapping or hardening"
         ],
         id="unknown-key-like-no-other",
+    ),
+    pytest.param(
+        "link: {type: lan}",
+        "link: {type: lan}\nhardening: {listeners: [{port: 0}], unattended_updates: true}",
+        [
+            "7: hardening.listeners[0].port: found 0, expected a whole number from 1 to 65535",
+            '7: hardening.unattended_updates: unknown key, did you mean "unattended_upgrades"?',
+        ],
+        id="hardening",
+    ),
+    pytest.param(
+        "link: {type: lan}",
+        "link: {type: lan}\nhardening: {listeners: [{port: 80, address: 10.0.0.0/8, process: a b}]}",
+        [
+            '7: hardening.listeners[0].address: found "10.0.0.0/8", expected "loopback", or an IPv4 address such as "192.168.10.10"',
+            '7: hardening.listeners[0].process: found "a b", expected the name of a process, up to 15 characters as `ss -lntup` shows it, such as "portal"',
+        ],
+        id="hardening-listener",
     ),
     pytest.param(
         "model: moxa-uc-8220",
         "modle: moxa-uc-8220",
         ['5: gateway.modle: unknown key, did you mean "model"?'],
         id="unknown-key-nested",
+    ),
+    pytest.param(
+        "link: {type: lan}",
+        "link: {type: lan}\nfirewall: {accept: [{port: 80, protocol: icmp, comment: x}]}",
+        ['7: firewall.accept[0].protocol: found "icmp", expected tcp or udp'],
+        id="firewall-protocol",
+    ),
+    pytest.param(
+        "link: {type: lan}",
+        "link: {type: lan}\nfirewall: {accept: [{port: 80, sources: [10.0.0.1/8], comment: x}]}",
+        [
+            '7: firewall.accept[0].sources[0]: found "10.0.0.1/8", an address inside a network, expected "10.0.0.0/8" or "10.0.0.1/32"'
+        ],
+        id="firewall-host-bits",
+    ),
+    pytest.param(
+        "link: {type: lan}",
+        "link: {type: lan}\nfirewall: {output_accept: [{port: 514, comment: syslog}]}",
+        [
+            '7: firewall.output_accept: found without "output: restricted", expected both: else everything may go out'
+        ],
+        id="firewall-output-accept-alone",
     ),
     pytest.param(
         "host: 192.168.10.20",
@@ -733,6 +773,44 @@ FLEET_FAULTS = [
         id="network-host-bits",
     ),
     pytest.param(
+        "10.1.0.0/24",
+        "0.0.0.0/0",
+        [
+            '4: management.networks[0]: found "0.0.0.0/0", which is everybody, expected the networks of those who may log in'
+        ],
+        id="network-everybody",
+    ),
+    pytest.param(
+        "10.1.0.0/24]",
+        '"2001:db8::1::/64"]',
+        [
+            '4: management.networks[0]: found "2001:db8::1::/64", expected a network such as "192.168.10.0/24" or "2001:db8::/64"'
+        ],
+        id="network-no-ipv6",
+    ),
+    pytest.param(
+        "10.1.0.0/24]",
+        '10.1.0.0/24], rescue: ["2001:db8::1/64"]',
+        [
+            '4: management.rescue[0]: found "2001:db8::1/64", an address inside a network, expected "2001:db8::/64" or "2001:db8::1/128"'
+        ],
+        id="rescue-host-bits",
+    ),
+    pytest.param(
+        "address: 10.1.1.2",
+        "address: 10.1.1.2, accept: [{port: 443}]",
+        [
+            "5: hub.accept[0].comment: missing, expected text on one line, without quotes, backslashes and templates"
+        ],
+        id="hub-accept-without-comment",
+    ),
+    pytest.param(
+        "fleet: demo",
+        "fleet: demo\ndefaults: {firewall: {accept: [{port: 80, port_end: 79, comment: x}]}}",
+        ["3: defaults.firewall.accept[0].port_end: found 79, expected a port after 80"],
+        id="defaults-firewall-ports",
+    ),
+    pytest.param(
         "address: 10.1.1.2",
         "address: 10.1.1.2, port: 70000",
         ["5: hub.port: found 70000, expected a whole number from 1 to 65535"],
@@ -754,7 +832,7 @@ FLEET_FAULTS = [
         "fleet: demo",
         "fleet: demo\ndefaults: {site: x}",
         [
-            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, network, interval or collector"
+            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, network, firewall, interval, collector or hardening"
         ],
         id="defaults-own",
     ),

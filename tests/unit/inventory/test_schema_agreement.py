@@ -46,6 +46,14 @@ SITE_VALUES["network"] = yaml.safe_load(
         routes: [{to: 10.8.0.0/16, via: 10.60.0.1, metric: 50}]
     """
 )
+SITE_VALUES["firewall"] = {
+    "accept": [{"port": 80, "port_end": 81, "sources": ["10.0.0.0/8", "2001:db8::/64"], "comment": "x"}],
+    "output": "restricted",
+    "output_accept": [{"port": 514, "protocol": "udp", "destinations": ["10.0.0.9/32"], "comment": "x"}],
+    "updates": True,
+    "forwarding": False,
+    "reverse_path": "loose",
+}
 FLEET_VALUES = yaml.safe_load(FLEET) | {
     "defaults": {"interval": 5, "network": {"wan": {"interface": "eth0"}}}
 }

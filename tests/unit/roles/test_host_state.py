@@ -130,6 +130,19 @@ def test_what_is_too_large_is_neither_shown_nor_hashed(
     assert (told["size"], told["sha256"]) == (5, None)
 
 
+SOCKETS = """\
+Listen=[::]:22 (Stream)
+Id=ssh.socket
+
+Listen=/run/dbus/system_bus_socket (Stream)
+Id=dbus.socket
+"""
+
+
+def no_command(argv: list[str]) -> tuple[int, str, str]:
+    raise AssertionError(f"systemd is asked only about what it holds itself, not {argv}")
+
+
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_listeners_of_this_machine(family: socket.AddressFamily, address: str) -> None:
     with (
@@ -139,7 +152,7 @@ def test_listeners_of_this_machine(family: socket.AddressFamily, address: str) -
         udp.bind((address, 0))
         ports = [one.getsockname()[1] for one in (tcp, udp)]
         with socket.create_connection((address, ports[0])):
-            told = _state_listeners.listeners()
+            told = _state_listeners.listeners(no_command)
         ours = {
             (one["protocol"], one["address"], one["port"]): one["process"]
             for one in told
@@ -156,14 +169,51 @@ def test_a_socket_that_systemd_hands_on_belongs_to_the_service(tmp_path: Path) -
     (tmp_path / "net").mkdir()
     line = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 77 1 0 100 0 0 10 0\n"
     (tmp_path / "net/tcp").write_text("header\n" + line)
-    for pid, name in ((1, "systemd"), (40, "sshd")):
+    for pid, name, group in ((1, "systemd", "/init.scope"), (40, "sshd", "/system.slice/ssh.service")):
         (tmp_path / str(pid) / "fd").mkdir(parents=True)
         (tmp_path / str(pid) / "fd/3").symlink_to("socket:[77]")
         (tmp_path / str(pid) / "comm").write_text(name + "\n")
+        (tmp_path / str(pid) / "cgroup").write_text(f"0::{group}\n")
+
+    def systemctl(argv: list[str]) -> tuple[int, str, str]:
+        return 0, SOCKETS, ""
+
     expected = {"protocol": "tcp", "address": "0.0.0.0", "port": 22, "process": "sshd"}
-    assert _state_listeners.listeners(str(tmp_path)) == [expected]
+    assert _state_listeners.listeners(systemctl, str(tmp_path)) == [
+        {**expected, "units": ["ssh.service", "ssh.socket"]}
+    ]
     (tmp_path / "40/fd/3").unlink()
-    assert _state_listeners.listeners(str(tmp_path)) == [{**expected, "process": "systemd"}]
+    assert _state_listeners.listeners(systemctl, str(tmp_path)) == [
+        {**expected, "process": "systemd", "units": ["ssh.socket"]}
+    ]
+    (tmp_path / "40/fd/3").symlink_to("socket:[77]")
+    (tmp_path / "1/fd/3").unlink()
+    assert _state_listeners.listeners(no_command, str(tmp_path)) == [{**expected, "units": ["ssh.service"]}]
+
+
+@pytest.mark.parametrize(
+    ("group", "unit"),
+    [
+        ("/system.slice/portal.service", "portal.service"),
+        ("/system.slice/docker.service/payload/x.scope", "docker.service"),
+        ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/own.service", "user@1000.service"),
+        ("/", None),
+    ],
+)
+def test_unit_of_a_process(tmp_path: Path, group: str, unit: str | None) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_text(f"0::{group}\n")
+    assert _state_listeners._unit(str(tmp_path), "7") == unit
+
+
+def test_settings_of_the_kernel(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/one").write_text("4096\t87380\n")
+    assert _state_system.sysctl_facts(["net.one", "net.none"], str(tmp_path)) == {
+        "net.one": {"value": "4096 87380", "settable": True},
+        "net.none": None,
+    }
 
 
 def test_accounts() -> None:
