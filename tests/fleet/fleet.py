@@ -61,13 +61,8 @@ class Fleet:
     def module(self, host: str, name: str, options: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
         """Run one module of the collection on a host as root; its result."""
         command = [sys.executable, "-m", "ansible", "adhoc", host, "-i", self.inventory, "--become"]
-        command += [
-            "-m",
-            f"wattfleet.energy.{name}",
-            "-a",
-            json.dumps(options),
-            *(["--check"] if check else []),
-        ]
+        command += ["-m", f"wattfleet.energy.{name}", *(["--check"] if check else [])]
+        command += ["-a", json.dumps(options)] if options else []
         environment = {
             **os.environ,
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
