@@ -38,12 +38,14 @@ def _below(directory: Path) -> list[Path]:
 
 
 def _unit_links(host: Host) -> list[Path]:
-    """What systemctl makes when it enables and masks: links, and the directories that they are in."""
+    """What systemctl makes when it enables and masks: links, and the directories that they are in.
+
+    Where a unit has a script of System V as well, Debian's systemctl renames that one's links in /etc/rc?.d, too.
+    """
     base = host.at(units.LINKS)
-    if not base.is_dir():
-        return []
-    return [
-        path for path in entries.walk(base) if path.is_symlink() or (path.is_dir() and _holds_links(path))
+    found = entries.walk(base) if base.is_dir() else []
+    return [path for path in found if path.is_symlink() or (path.is_dir() and _holds_links(path))] + [
+        path for path in sorted(host.at("/etc").glob("rc[0-6S].d/*")) if path.is_symlink()
     ]
 
 
