@@ -97,7 +97,7 @@ faults: bootstrap-tests release ## Fault tests at full size into build/faults: m
 	python tests/fault/run.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(WHAT)
 
 .PHONY: faults-few
-faults-few: bootstrap-tests ## The fault tests that need no lab, with few rounds
+faults-few: bootstrap-tests ## The fault tests with few rounds, those that count readings of a lab fleet left out
 	pytest tests/fault
 
 # ---- Keep up to date

@@ -39,26 +39,19 @@ def waiting() -> Iterator[Abuse]:
         yield Abuse(host, one.folder)
 
 
-@pytest.mark.parametrize("options", [{}, {"nonce": WRONG_NONCE}], ids=["no nonce", "a wrong nonce"])
-def test_a_confirmation_without_the_nonce_changes_nothing(waiting: Abuse, options: dict[str, str]) -> None:
-    before = waiting.host.look()
-    waiting.begin()
-    applied = waiting.host.look()
-    answer = waiting.confirm(**options)
-    assert not answer["ok"]
-    assert answer["refusal"] == ("wrong_nonce" if options else "no_nonce"), answer
-    assert waiting.view.pending
-    assert not judge.differences(applied, waiting.host.look())
-    code, words = abuse.program(waiting.host, options.get("nonce", ""))
-    assert code == 1
-    assert "nonce" in words
-    assert waiting.view.pending
-    waiting.undone(before)
-
-
-def test_a_late_confirmation_changes_nothing(waiting: Abuse) -> None:
+def test_confirmations_without_the_nonce_or_too_late_change_nothing(waiting: Abuse) -> None:
     before = waiting.host.look()
     nonce = waiting.begin()
+    applied = waiting.host.look()
+    for options, refusal in (({}, "no_nonce"), ({"nonce": WRONG_NONCE}, "wrong_nonce")):
+        answer = waiting.confirm(**options)
+        assert not answer["ok"]
+        assert answer["refusal"] == refusal, answer
+        code, words = abuse.program(waiting.host, options.get("nonce", ""))
+        assert code == 1
+        assert "nonce" in words
+        assert waiting.view.pending
+        assert not judge.differences(applied, waiting.host.look())
     waiting.undone(before)
     answer = waiting.confirm(nonce=nonce)
     assert not answer["ok"]

@@ -98,7 +98,7 @@ def test_mqtt_probe_leaves_the_collectors_session_alone(fleet: Fleet, site: str)
 
 
 def test_host_state_tells_what_the_roles_made(fleet: Fleet, site: str) -> None:
-    host = fleet.module(site, "host_state")["ansible_facts"]["energy_host"]
+    host = fleet.module(site, "host_state", {})["ansible_facts"]["energy_host"]
     assert host["units"]["energy-gateway.service"]["active"] == "active"
     assert host["users"]["energy"]["shell"] == "/usr/sbin/nologin"
     config = host["files"]["/etc/energy/config.yaml"]

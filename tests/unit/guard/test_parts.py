@@ -20,6 +20,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.guard import (
     kernel,
     manager,
     peer,
+    snapshot,
     sysctls,
     tables,
     timer,
@@ -380,3 +381,20 @@ def test_an_up_to_date_program_is_left_alone(host: FakeHost) -> None:
     unit = host.at("/etc/systemd/system/energy-guard-boot.service").read_text()
     assert "ConditionPathExists=/var/lib/energy-guard/pending\n" in unit
     assert "{" not in unit
+
+
+def test_links_of_system_v_scripts_are_put_back(host: FakeHost) -> None:
+    folder = host.at("/etc/rc2.d")
+    folder.mkdir(parents=True)
+    (folder / "S01ssh").symlink_to("../init.d/ssh")
+    change = Change.from_dict({"subject": "hardening", "units": [{"name": "ssh.service", "enabled": False}]})
+    was, contents = snapshot.take(host, change)
+    # What Debian's `systemctl disable` does besides its own.
+    (folder / "S01ssh").rename(folder / "K01ssh")
+    assert len(snapshot.differences(host, was)) == 2
+    kept = host.root / "kept"
+    kept.mkdir()
+    snapshot.write(kept, was, contents)
+    snapshot.put_back(host, was, kept / "contents", lambda _: None)
+    assert snapshot.differences(host, was) == []
+    assert [path.name for path in folder.iterdir()] == ["S01ssh"]
