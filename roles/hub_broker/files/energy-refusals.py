@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Tells in the journal whom the broker has refused, and why, in words.
 
