@@ -80,7 +80,9 @@ def _completed(path: str, want: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     unknown = set(want) - {*_KEYS, "content", "source"}
     if unknown:
         known = ", ".join((*_KEYS, "content", "source"))
-        raise AnsibleFilterError(f"file_differences: {path}: {', '.join(sorted(unknown))} is not among {known}")
+        raise AnsibleFilterError(
+            f"file_differences: {path}: {', '.join(sorted(unknown))} is not among {known}"
+        )
     completed = {key: value for key, value in want.items() if key not in ("content", "source")}
     if "content" in want:
         completed["sha256"] = hashlib.sha256(str(want["content"]).encode()).hexdigest()

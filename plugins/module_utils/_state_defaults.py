@@ -77,6 +77,7 @@ FILES = [
     "/usr/local/lib/energy-broker",
     "/usr/local/lib/energy-broker/*",
     "/usr/local/lib/energy-clock/energy-clock-floor.py",
+    "/usr/local/lib/energy-firewall/load-keeping-others",
     "/var/log/energy-audit",
 ]
 

@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 GUARD = "wattfleet.energy.guard"
@@ -74,12 +74,15 @@ class GuardedAction(ActionBase):
     def _ask(
         self, module_name: str | None, module_args: dict[str, Any], task_vars: Any
     ) -> dict[str, Any] | None:
-        """The module's answer; None if the connection has failed, or has been cut within the answer."""
+        """The module's answer; None if the connection has failed, or has been cut within the answer.
+
+        Or if nobody may become root any more: that is a change that locks us out as well, and it is undone.
+        """
         try:
             answer: dict[str, Any] = self._execute_module(
                 module_name=module_name, module_args=module_args, task_vars=task_vars
             )
-        except AnsibleConnectionFailure:
+        except AnsibleError:
             return None
         return None if answer.get("unreachable") else answer
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fault tests at full size: `python tests/fault/run.py [--rounds N] [--control] [NAME …]`. `make faults` calls it.
 
-Some need a lab fleet, which takes minutes to bring up; the others run real processes on this machine.
+Some need a lab fleet, which takes minutes to bring up, and one a lab of its own; the others run real processes on this
+machine.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Inject faults and count every reading at both ends.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
     parser.add_argument(
-        "--rounds", type=int, help=f"default: {ROUNDS}, and fewer where a round takes its time"
+        "--rounds",
+        type=int,
+        help=f"default: {ROUNDS}, fewer where a round takes its time, {lockout.ROUNDS} of {LOCKOUT}",
     )
     parser.add_argument("--sites", type=int, default=3, help="of the lab, for those that need one")
     parser.add_argument("--seed", type=int, help=f"of {LOCKOUT}: what is random in it (default: a new one)")
@@ -91,6 +94,7 @@ def main() -> int:
         default=[],
         help=f"of {LOCKOUT}: these rounds of all that the seed makes",
     )
+    parser.add_argument("--minutes", type=float, default=0, help=f"of {LOCKOUT}: no round begins after that")
     parser.add_argument(
         "--control",
         action="store_true",
@@ -145,7 +149,9 @@ def _run_lockout(options: argparse.Namespace) -> bool:
     print(f"==> {LOCKOUT}{': without the protection' if options.control else ''}", flush=True)
     if options.control:
         return lockout.control(options.seed)
-    report = lockout.run(options.rounds or lockout.ROUNDS, options.seed, options.hosts, options.only)
+    report = lockout.run(
+        options.rounds or lockout.ROUNDS, options.seed, options.hosts, options.only, options.minutes
+    )
     target = report.write()
     print(textwrap.indent(f"{report.summary()}\n{target.name}", "    "))
     return report.passed

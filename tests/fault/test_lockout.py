@@ -24,7 +24,7 @@ WRONG_NONCE = "0" * 64
 
 def test_nobody_is_locked_out() -> None:
     seed = campaign.new_seed()
-    report = campaign.Campaign().run(plan.one_of_each(seed), "lockout-quick", seed)
+    report = campaign.Campaign(lab="lockout-quick").run(plan.one_of_each(seed), "lockout-quick", seed)
     report.write()
     print(report.summary())
     assert report.passed, report.summary()
@@ -33,32 +33,25 @@ def test_nobody_is_locked_out() -> None:
 @pytest.fixture(scope="module")
 def waiting() -> Iterator[Abuse]:
     """A host on which the guard is installed."""
-    one = campaign.Campaign(1)
+    one = campaign.Campaign(1, lab="lockout-abuse")
     with one.lab_up():
         host, _ = one.new_site(1)
         yield Abuse(host, one.folder)
 
 
-@pytest.mark.parametrize("options", [{}, {"nonce": WRONG_NONCE}], ids=["no nonce", "a wrong nonce"])
-def test_a_confirmation_without_the_nonce_changes_nothing(waiting: Abuse, options: dict[str, str]) -> None:
-    before = waiting.host.look()
-    waiting.begin()
-    applied = waiting.host.look()
-    answer = waiting.confirm(**options)
-    assert not answer["ok"]
-    assert answer["refusal"] == ("wrong_nonce" if options else "no_nonce"), answer
-    assert waiting.view.pending
-    assert not judge.differences(applied, waiting.host.look())
-    code, words = abuse.program(waiting.host, options.get("nonce", ""))
-    assert code == 1
-    assert "nonce" in words
-    assert waiting.view.pending
-    waiting.undone(before)
-
-
-def test_a_late_confirmation_changes_nothing(waiting: Abuse) -> None:
+def test_confirmations_without_the_nonce_or_too_late_change_nothing(waiting: Abuse) -> None:
     before = waiting.host.look()
     nonce = waiting.begin()
+    applied = waiting.host.look()
+    for options, refusal in (({}, "no_nonce"), ({"nonce": WRONG_NONCE}, "wrong_nonce")):
+        answer = waiting.confirm(**options)
+        assert not answer["ok"]
+        assert answer["refusal"] == refusal, answer
+        code, words = abuse.program(waiting.host, options.get("nonce", ""))
+        assert code == 1
+        assert "nonce" in words
+        assert waiting.view.pending
+        assert not judge.differences(applied, waiting.host.look())
     waiting.undone(before)
     answer = waiting.confirm(nonce=nonce)
     assert not answer["ok"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One attempt at the broker, run where the intruder is; says as JSON how far it got.
 
-    python -m tests.fleet.intruder '{"host": "198.18.0.2", "port": 8883, "publish": "energy/v1/lab-02/batch", …}'
+python -m tests.fleet.intruder '{"host": "198.18.0.2", "port": 8883, "publish": "energy/v1/lab-02/batch", …}'
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ class Change:
         self.sysctls = {name: " ".join(str(value).split()) for name, value in self.sysctls.items()}
         self.units = [{key: value for key, value in item.items() if value is not None} for item in self.units]
         self.keep = {key: value for key, value in self.keep.items() if value}
+        self.check, self.apply = [list(map(_words, steps)) for steps in (self.check, self.apply)]
         named = {item["path"] for item in self.files}
         for argv in self.check + self.apply:
             if isinstance(argv, dict) and argv not in self.check:
@@ -92,8 +93,9 @@ class Change:
         if needed and item.get(needed) is None:
             raise GuardError(f"file {path}: {needed} is missing")
         mode = str(item.get("mode") or "0644")
-        if not re.fullmatch(r"0?[0-7]{3,4}", mode):
-            raise GuardError(f"file {path}: mode {mode!r} is no octal number, such as 0644")
+        if not re.fullmatch(r"0[0-7]{3}|[0-7]{4}", mode):
+            # In YAML, 0644 without quotes is the number 420.
+            raise GuardError(f"file {path}: mode {mode!r} is no octal number in quotes, such as '0644'")
         return {
             "path": path,
             "state": state,
@@ -179,7 +181,9 @@ class Change:
             path = host.at(item["path"])
             there = entries.look(path)[0]["type"]
             if there not in (entry["type"], "absent") and "directory" in (there, entry["type"]):
-                raise GuardError(f"{item['state']} {item['path']} is a {there} on the host; nothing is changed")
+                raise GuardError(
+                    f"{item['state']} {item['path']} is a {there} on the host; nothing is changed"
+                )
             if not entries.is_as(path, entry):
                 found.append((item, entry))
         return found
@@ -207,6 +211,13 @@ class Change:
             header = {"before_header": "live state", "after_header": "live state"}
             found.append({**header, "before": before, "after": after})
         return found
+
+
+def _words(step: Any) -> Any:
+    """A command with its numbers as words, as YAML does not tell them apart."""
+    if not isinstance(step, list):
+        return step
+    return [str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in step]
 
 
 def _is_reload(step: list[str]) -> bool:

@@ -221,19 +221,18 @@ def confirm(host: Host, nonce: str | None, connection_age: float | None) -> dict
     store = Store(host)
     with store.lock():
         store.finish()
-        record = store.change()
+        waiting = store.change()
         try:
-            _admit(host, store, record, nonce, connection_age)
+            record = _admit(host, store, waiting, nonce, connection_age)
         except RefusedError as refusal:
             if refusal.kind not in (
                 "early",
                 "old_connection",
             ):  # those are asked again, over a new connection
                 host.say(f"confirmation refused: {refusal}", bad=True)
-                known = {"id": record["id"], "subject": record["subject"]} if record else {}
+                known = {"id": waiting["id"], "subject": waiting["subject"]} if waiting else {}
                 store.note({**known, "outcome": "refused", "kind": refusal.kind, "reason": str(refusal)})
             raise
-        assert record is not None  # _admit refuses where nothing waits
         took = round(host.now() - record["begun"], 3)
         _write_files(host, store, record, late=True)
         _bring_to_disk(host, store)
@@ -246,14 +245,13 @@ def confirm(host: Host, nonce: str | None, connection_age: float | None) -> dict
 
 def _admit(
     host: Host, store: Store, record: dict[str, Any] | None, nonce: str | None, connection_age: float | None
-) -> None:
-    """Refuse a confirmation that may not be followed."""
+) -> dict[str, Any]:
+    """The change that a confirmation is for. Raises RefusedError if it may not be followed."""
     if not nonce:
         raise RefusedError("no_nonce", "a confirmation without its nonce; nothing is confirmed")
     digest = digest_of(nonce)
     if record is None or not hmac.compare_digest(digest, record["digest"]):
-        _refuse_other(store, record, digest)
-        return
+        raise _refusal_of_other(store, record, digest)
     phase = store.phase()
     if record["boot"] != host.boot_id():
         raise RefusedError(
@@ -283,25 +281,27 @@ def _admit(
         store.set_phase("restoring", reason=reason)
         host.run(["systemctl", "start", "--no-block", RESTORE])
         raise RefusedError("probe", f"{reason}; the change is undone")
+    return record
 
 
-def _refuse_other(store: Store, record: dict[str, Any] | None, digest: str) -> None:
+def _refusal_of_other(store: Store, record: dict[str, Any] | None, digest: str) -> RefusedError:
+    """Why a nonce is refused that is not that of the change that waits."""
     ended = store.last(digest)
     if ended is not None and ended["outcome"] == "confirmed":
-        raise RefusedError(
+        return RefusedError(
             "twice",
             f"this change of {ended['subject']} has been confirmed already, at {ended['at']}",
             "confirmed",
         )
     if ended is not None:
-        raise RefusedError(
+        return RefusedError(
             "late", f"too late: this change was undone at {ended['at']}, because {ended['reason']}", "undone"
         )
     if record is not None:
-        raise RefusedError(
+        return RefusedError(
             "wrong_nonce", f"this nonce is not that of the change of {record['subject']} that waits"
         )
-    raise RefusedError("nothing", "no change waits for a confirmation")
+    return RefusedError("nothing", "no change waits for a confirmation")
 
 
 def _bring_to_disk(host: Host, store: Store) -> None:

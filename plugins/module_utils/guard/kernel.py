@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright: Wattfleet contributors
-"""Links, addresses and routes as the kernel has them, and how `ip` makes them that again."""
+"""Links, addresses, routes and rules as the kernel has them, and how `ip` makes them that again."""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
-from .errors import GuardError
+from . import sysctls
+from .errors import GuardError, StepError
 from .host import Host
 
 TIMEOUT = 5.0
@@ -23,7 +25,25 @@ ROUTE_KEYS = (
     "type",
     "nexthops",
     "metrics",
+    "table",
 )
+# What selects in a rule, and where it leads: key -> the word of `ip rule`.
+RULE_WORDS = {
+    "priority": "priority",
+    "src": "from",
+    "dst": "to",
+    "tos": "tos",
+    "fwmark": "fwmark",
+    "iif": "iif",
+    "oif": "oif",
+    "ipproto": "ipproto",
+    "sport": "sport",
+    "dport": "dport",
+    "table": "table",
+    "protocol": "protocol",
+}
+# Settings of a link that are not its own: one follows the MTU, the other cannot be read.
+NOT_KEPT = ("mtu", "stable_secret")
 # Routes and addresses of these come and go with what routers announce; nobody can hold on to them.
 ANNOUNCED = ("ra", "redirect")
 
@@ -53,7 +73,9 @@ def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _routes(host: Host, family: str) -> list[dict[str, Any]]:
     found = []
-    for item in _ask(host, family, "route", "show", "table", "main"):
+    for item in _ask(host, family, "route", "show", "table", "all"):
+        if item.get("table") == "local":
+            continue  # the kernel makes them for each address
         if item.get("protocol") in ANNOUNCED or "expires" in item:
             continue
         if family == "-6" and item["dst"] in ("fe80::/64", "ff00::/8"):
@@ -65,8 +87,27 @@ def _routes(host: Host, family: str) -> list[dict[str, Any]]:
     return found
 
 
+def _rules(host: Host, family: str) -> list[dict[str, Any]]:
+    """The rules that choose among the tables, those that are always there left out."""
+    return [
+        {**rule, "family": family}
+        for rule in _ask(host, family, "rule", "show")
+        if rule.get("table") not in ("local", "main", "default") or rule.get("protocol") != "kernel"
+    ]
+
+
+def _settings(host: Host, name: str) -> dict[str, str | None]:
+    """The settings of a link. With an MTU below 1280 the kernel forgets those of IPv6, and then begins with its own."""
+    found = []
+    for family in ("ipv4", "ipv6"):
+        folder = host.at(f"/proc/sys/net/{family}/conf/{name}")
+        if folder.is_dir():
+            found += [f"net/{family}/conf/{name}/{path.name}" for path in sorted(folder.iterdir())]
+    return sysctls.look(host, [key for key in found if key.rpartition("/")[2] not in NOT_KEPT])
+
+
 def look(host: Host) -> dict[str, Any]:
-    """Links with MTU, state and addresses, and the main table's routes."""
+    """Links with MTU, state, settings and addresses, and all routes and rules."""
     links = {}
     for item in _ask(host, "-details", "address", "show"):
         links[item["ifname"]] = {
@@ -74,9 +115,14 @@ def look(host: Host) -> dict[str, Any]:
             "mtu": item["mtu"],
             "kind": item.get("linkinfo", {}).get("info_kind", ""),
             "addresses": _addresses(item),
+            "settings": _settings(host, item["ifname"]),
         }
     links.pop("lo", None)
-    return {"links": links, "routes": _routes(host, "-4") + _routes(host, "-6")}
+    return {
+        "links": links,
+        "routes": _routes(host, "-4") + _routes(host, "-6"),
+        "rules": _rules(host, "-4") + _rules(host, "-6"),
+    }
 
 
 def _key(value: Any) -> str:
@@ -90,7 +136,9 @@ def _missing(those: list[dict[str, Any]], these: list[dict[str, Any]]) -> list[d
 
 
 def _name(route: dict[str, Any]) -> str:
-    return " ".join(f"{key} {route[key]}" for key in ("dst", "gateway", "dev", "metric") if key in route)
+    return " ".join(
+        f"{key} {route[key]}" for key in ("dst", "gateway", "dev", "metric", "table") if key in route
+    )
 
 
 def _relevant(routes: list[dict[str, Any]], links: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,10 +163,25 @@ def differences(host: Host, was: dict[str, Any]) -> list[str]:
             ("also has", now["addresses"], link["addresses"]),
         ):
             lines += [f"{name} {text} {item['local']}/{item['prefix']}" for item in _missing(those, these)]
+        lines += sysctls.differences(host, link["settings"])
     routes = _relevant(found["routes"], was["links"])
     lines += [f"a route is missing: {_name(route)}" for route in _missing(was["routes"], routes)]
     lines += [f"a route is too much: {_name(route)}" for route in _missing(routes, was["routes"])]
+    for text, those, these in (
+        ("missing", was["rules"], found["rules"]),
+        ("too much", found["rules"], was["rules"]),
+    ):
+        lines += [f"a rule is {text}: {' '.join(_rule_words(rule))}" for rule in _missing(those, these)]
     return lines
+
+
+def _rule_words(rule: dict[str, Any]) -> list[str]:
+    words = []
+    for key, word in RULE_WORDS.items():
+        if key in rule:
+            length, mask = rule.get(f"{key}len"), rule.get("fwmask") if key == "fwmark" else None
+            words += [word, f"{rule[key]}/{length or mask}" if length or mask else str(rule[key])]
+    return words
 
 
 def _address_words(address: dict[str, Any], device: str) -> list[str]:
@@ -145,7 +208,13 @@ def _hop_words(hop: dict[str, Any]) -> list[str]:
 def _route_words(route: dict[str, Any]) -> list[str]:
     words = [route["family"], "route", "replace", *([route["type"]] if "type" in route else []), route["dst"]]
     words += _hop_words(route)
-    for key, word in (("protocol", "proto"), ("scope", "scope"), ("prefsrc", "src"), ("metric", "metric")):
+    for key, word in (
+        ("protocol", "proto"),
+        ("scope", "scope"),
+        ("prefsrc", "src"),
+        ("metric", "metric"),
+        ("table", "table"),
+    ):
         if key in route:
             words += [word, str(route[key])]
     for metrics in route.get("metrics", []):
@@ -173,6 +242,7 @@ def put_back(host: Host, was: dict[str, Any]) -> None:
             ip("link", "set", "dev", name, "mtu", str(link["mtu"]))
         if link["up"] and not now["up"]:
             ip("link", "set", "dev", name, "up")
+        _put_settings_back(host, link["settings"])
         for address in _missing(now["addresses"], link["addresses"]):
             ip("address", "del", f"{address['local']}/{address['prefix']}", "dev", name)
         for address in _missing(link["addresses"], look(host)["links"].get(name, link)["addresses"]):
@@ -189,3 +259,17 @@ def put_back(host: Host, was: dict[str, Any]) -> None:
         _missing(was["routes"], routes), key=lambda item: "gateway" in item or "nexthops" in item
     ):
         ip(*_route_words(route))
+    rules = look(host)["rules"]
+    for rule in _missing(rules, was["rules"]):
+        ip(rule["family"], "rule", "del", *_rule_words(rule))
+    for rule in _missing(was["rules"], rules):
+        ip(rule["family"], "rule", "add", *_rule_words(rule))
+
+
+def _put_settings_back(host: Host, values: dict[str, str | None]) -> None:
+    """As many as the kernel takes: what it refuses is found by the comparison that follows."""
+    found = sysctls.look(host, list(values))
+    for name, value in values.items():
+        if value is not None and found[name] not in (None, value):
+            with suppress(StepError):
+                sysctls.write(host, name, value)

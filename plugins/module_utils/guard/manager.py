@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from . import units
+from . import durable, units
 from .errors import GuardError, StepError
 from .host import Done, Host
 
@@ -20,6 +20,9 @@ QUICK = 4.0
 BRING_UP = 8
 # Profiles on disk, and those that nmcli --temporary has made.
 DIRECTORIES = ("/etc/NetworkManager/system-connections", "/run/NetworkManager/system-connections")
+# What `nmcli networking off` writes: NetworkManager obeys it at every start, and then manages nothing.
+STATE = "/var/lib/NetworkManager/NetworkManager.state"
+OFF, ON = "NetworkingEnabled=false", "NetworkingEnabled=true"
 
 
 def generated(content: bytes) -> bool:
@@ -46,10 +49,25 @@ def active(host: Host) -> dict[str, str] | None:
     return None if found is None else {device: uuid for device, uuid, state in found if state == "activated"}
 
 
+def _on(host: Host) -> bool:
+    """Whether NetworkManager manages anything at all, as it keeps it on disk."""
+    try:
+        return OFF not in host.at(STATE).read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return True
+
+
+def switch_on(host: Host) -> None:
+    """Take back a `networking off` before NetworkManager starts: by its file, which it reads only then."""
+    path = host.at(STATE)
+    if not _on(host):
+        durable.write(path, path.read_bytes().replace(OFF.encode(), ON.encode()), mode=0o644)
+
+
 def look(host: Host) -> dict[str, Any]:
     """Whether NetworkManager runs, what is active, and which devices are just coming or going, as a modem may do."""
     if not units.is_active(units.look(host, [UNIT])[UNIT]):
-        return {"running": False, "active": {}, "moving": []}
+        return {"running": False, "on": _on(host), "active": {}, "moving": []}
     found = _connections(host)
     if found is None:
         raise GuardError(
@@ -57,6 +75,7 @@ def look(host: Host) -> dict[str, Any]:
         )
     return {
         "running": True,
+        "on": _on(host),
         "active": {device: uuid for device, uuid, state in found if state == "activated"},
         "moving": [device for device, _uuid, state in found if state != "activated"],
     }
@@ -78,6 +97,8 @@ def differences(host: Host, was: dict[str, Any]) -> list[str]:
         for device, uuid in was["active"].items()
         if found.get(device) != uuid
     ]
+    if was["on"] and not _on(host):
+        lines.append("NetworkManager is told to manage nothing (nmcli networking off)")
     return lines + [f"{device} has connection {found[device]}" for device in _more(found, was)]
 
 
@@ -98,6 +119,8 @@ def read_profiles(host: Host) -> bool:
 
 def put_back(host: Host, was: dict[str, Any]) -> bool:
     """Have NetworkManager activate what was active, and nothing else; whether it answered."""
+    if was["on"] and not _on(host):
+        nmcli(host, "networking", "on")
     found = active(host)
     if found is None:
         return False

@@ -35,25 +35,25 @@ def put_back(
         except GuardError as error:
             return [str(error)]
 
-    def reactivate() -> None:
+    def reactivate() -> bool:
+        """Whether NetworkManager answered."""
         if not was["manager"]["running"]:
-            return
+            return True
         answers = manager.read_profiles(host)
         # A profile that has been put back counts only once its device follows it, whatever the kernel shows.
         if answers and (profiles_changed or different()):
             answers = manager.put_back(host, was["manager"])
-        if not answers:
-            # It hangs or is dead. Whoever comes to this host does not have to wait for it.
-            tell("NetworkManager does not answer")
-            straight()
+        return answers
 
-    def restart() -> None:
-        if was["manager"]["running"]:
-            manager.restart(host)
-            reactivate()
+    def restart() -> bool:
+        if not was["manager"]["running"]:
+            return True
+        manager.restart(host)
+        return reactivate()
 
-    def straight() -> None:
+    def straight() -> bool:
         kernel.put_back(host, was["kernel"])
+        return True
 
     if not profiles_changed and not different():
         return
@@ -64,7 +64,12 @@ def put_back(
         ("links, addresses and routes are set straight again", straight),
     )
     for name, means in all_means[1:2] if gentle else all_means:
-        means()
+        if not means():
+            # It hangs or is dead, and each question costs its time-out. Who comes to this host need not wait for it.
+            tell(f"network: {name}: NetworkManager does not answer")
+            straight()
+            if means is reactivate:
+                restart()
         found = different()
         if not found:
             tell(f"network: {name}: it is as it was")

@@ -19,6 +19,7 @@ from .host import Host
 
 LARGEST = 64 * 1024 * 1024
 SYSTEMD = ("/etc/systemd/", "/run/systemd/", "/usr/lib/systemd/", "/lib/systemd/", "/usr/local/lib/systemd/")
+RUNLEVELS = tuple(f"/etc/rc{level}.d" for level in "0123456S")
 Tell = Callable[[str], None]
 
 
@@ -39,12 +40,11 @@ def _below(directory: Path) -> list[Path]:
 
 def _unit_links(host: Host) -> list[Path]:
     """What systemctl makes when it enables and masks: links, and the directories that they are in."""
+    # On Debian it renames the links of a service's old init script as well.
+    found = [path for base in RUNLEVELS for path in sorted(host.at(base).glob("[SK]*")) if path.is_symlink()]
     base = host.at(units.LINKS)
-    if not base.is_dir():
-        return []
-    return [
-        path for path in entries.walk(base) if path.is_symlink() or (path.is_dir() and _holds_links(path))
-    ]
+    below = entries.walk(base) if base.is_dir() else []
+    return found + [path for path in below if path.is_symlink() or (path.is_dir() and _holds_links(path))]
 
 
 def _holds_links(directory: Path) -> bool:
@@ -186,6 +186,8 @@ def put_back(
     parts: list[tuple[str, Callable[[], None]]] = [("files", files)]
     if boot:
         parts.append(("units", lambda: units.put_back_at_boot(host, was["units"])))
+        if was["network"] and was["network"]["manager"]["on"]:
+            parts.append(("network", lambda: manager.switch_on(host)))
     else:
         parts += [
             ("sysctls", lambda: sysctls.put_back(host, was["sysctls"])),

@@ -19,8 +19,8 @@ from tests.fault.lockout.play import Play
 from tests.fault.lockout.view import GuardView
 
 # s in which a change is armed and applied, and the time it waits in these tests.
-ARMING = 30.0
-WAIT = 12.0
+ARMING = 120.0
+WAIT = 40.0
 NOTE = "/etc/energy-note"
 
 

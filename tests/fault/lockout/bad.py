@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tests.fault.lockout.changes import Change, Maker, connection, firewall, network, probes
+from tests.fault.lockout.changes import NETWORK, TABLE, Change, Maker, connection, firewall, network, probes
 from tests.fault.lockout.site import HOSTS_PATH, SSHD_PATH, SYSCTL_PATH, WAN_PATH, WAN_UUID, Site, stranger
 
 
@@ -271,6 +271,49 @@ def step_fails(rng: random.Random, site: Site) -> Change:
     return one
 
 
+def by_network_module(rng: random.Random, site: Site) -> Change:
+    """The same mistakes as the network role makes them, whose profile takes the place of the site's."""
+    address, length = site.address, 24 if site.routed else 19
+    one: dict[str, Any] = {"name": "EnergyWan", "interface": "eth0", "mtu": 0}
+    gateway = site.controller if site.routed else None
+    match rng.choice(["address", "gateway" if site.routed else "prefix", "mtu"]):
+        case "address":
+            address = stranger(rng, site)
+        case "gateway":
+            gateway = f"{address.rsplit('.', 1)[0]}.{rng.randint(200, 250)}"
+        case "prefix":
+            length = rng.randint(24, 30)
+        case _:
+            one["mtu"] = rng.randint(68, 110)
+    one |= {"addresses": [f"{address}/{length}"], "metric": rng.randint(50, 99)}
+    if gateway:
+        one["gateway"] = gateway
+    options = {"connections": [one], "guard": {"probes": probes(site)}}
+    return Change("by-network-module", str(one), options, module=NETWORK)
+
+
+def by_firewall_module(rng: random.Random, site: Site) -> Change:
+    """The same as the firewall role makes them. Most are found with packets before anything is loaded."""
+    rule = rng.choice(
+        [
+            "drop",
+            "ct state new drop",
+            "tcp dport 8883 drop",
+            f"tcp sport 22 meta length > {rng.randint(200, 900)} drop",
+        ]
+    )
+    if rng.random() < 0.3:
+        rule, content = "management", site.table(management=stranger(rng, site))
+    elif "sport" in rule or "8883" in rule:
+        content = site.table(output=rule)
+    else:
+        content = site.table(first=rule)
+    # The module replaces the table by itself.
+    content = content[content.index("table inet wattfleet {") :]
+    options = {"content": content, "guard": {"probes": probes(site)}}
+    return Change("by-firewall-module", rule, options, module=TABLE)
+
+
 def _marker(rng: random.Random) -> dict[str, Any]:
     """A change has to differ in something that the guard compares, or it would be none."""
     content = f"# {rng.getrandbits(32):08x}\n"
@@ -300,4 +343,6 @@ KINDS: dict[str, Maker] = {
     "deleted-profile": deleted_profile,
     "login-refused": login_refused,
     "step-fails": step_fails,
+    "by-network-module": by_network_module,
+    "by-firewall-module": by_firewall_module,
 }

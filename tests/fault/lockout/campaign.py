@@ -21,7 +21,7 @@ from tests.fault.lockout.host import LabHost
 from tests.fault.lockout.plan import Round
 from tests.fault.lockout.report import LockoutReport, describe
 from tests.fault.lockout.site import Site, prepare, prepare_hub
-from tests.fault.lockout.trial import Tasks, Trial, guarded
+from tests.fault.lockout.trial import Trial
 
 NAME = "lockout"
 ROUNDS = 300
@@ -34,14 +34,13 @@ SETTLED = 30.0
 class Campaign:
     """A lab of its own with a hub and some sites. Round k always meets host k modulo the number of hosts."""
 
-    def __init__(
-        self, hosts: int = HOSTS, wait: float = WAIT, tasks: Tasks = guarded, lab: str = NAME
-    ) -> None:
+    def __init__(self, hosts: int = HOSTS, wait: float = WAIT, minutes: float = 0, lab: str = NAME) -> None:
         self.lab = Lab(lab)
         self.wait = wait
-        self.tasks = tasks
+        # After so many no round begins any more; 0 for all of them.
+        self.minutes = minutes
         self.count = hosts
-        self.folder = BUILD / "faults" / "lockout"
+        self.folder = BUILD / "faults" / lab
         self._said = threading.Lock()
 
     @contextmanager
@@ -89,15 +88,18 @@ class Campaign:
         return report
 
     def _work(self, number: int, rounds: Sequence[Round], report: LockoutReport, taken_away: str) -> None:
+        started = time.monotonic()
         host, site = self.new_site(number)
         for planned in rounds:
             if planned.number % self.count != number % self.count:
                 continue
+            if self.minutes and time.monotonic() - started > self.minutes * 60:
+                break
             if taken_away:
                 controls.take_away(host, taken_away)
             trial = Trial(host, site, planned, self.wait, self.folder / str(planned.number))
             try:
-                outcome = trial.run(self.tasks)
+                outcome = trial.run()
             except (LabError, OSError, subprocess.SubprocessError) as error:
                 outcome = trial.outcome
                 outcome.fail("lost", f"the round broke off: {error}")
@@ -122,13 +124,17 @@ def new_seed() -> int:
 
 
 def run(
-    rounds: int = ROUNDS, seed: int | None = None, hosts: int = HOSTS, only: Sequence[int] = ()
+    rounds: int = ROUNDS,
+    seed: int | None = None,
+    hosts: int = HOSTS,
+    only: Sequence[int] = (),
+    minutes: float = 0,
 ) -> LockoutReport:
     """The campaign at full size, or the rounds of it whose numbers are in `only`."""
     seed = new_seed() if seed is None else seed
     print(f"    seed {seed}, {rounds} rounds on {hosts} hosts", flush=True)
     planned = [one for one in plan.rounds(seed, rounds) if not only or one.number in only]
-    return Campaign(hosts).run(planned, NAME, seed)
+    return Campaign(hosts, minutes=minutes).run(planned, NAME, seed)
 
 
 def control(seed: int | None = None) -> bool:
@@ -138,7 +144,7 @@ def control(seed: int | None = None) -> bool:
     for what in controls.TAKEN:
         planned = controls.rounds(what, seed)
         print(f"    without the {what}: seed {seed}", flush=True)
-        report = Campaign(len(planned)).run(planned, f"{NAME}-without-{what}", seed, taken_away=what)
+        report = Campaign(len(planned), lab=f"{NAME}-control").run(planned, f"{NAME}-without-{what}", seed, taken_away=what)
         report.write()
         lost = report.counts()["sites_lost"]
         print(f"    {lost} of {len(planned)} sites lost: {'red, as it has to be' if lost else 'GREEN'}")

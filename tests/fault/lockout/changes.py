@@ -10,13 +10,18 @@ from typing import Any
 
 from tests.fault.lockout.site import HUB_PORT, TABLE_PATH, WAN_PATH, WAN_UUID, Site
 
+GUARD = "wattfleet.energy.guard"
+NETWORK = "wattfleet.energy.network_connections"
+TABLE = "wattfleet.energy.nft_table"
+
 
 @dataclass
 class Change:
     """One change as an operator asks for it.
 
-    `options` are those of wattfleet.energy.guard. `wanted` is what a look at the host shows of a good change once it
-    is kept: key -> value, a part of a value, or None for what is gone then. `may` are patterns of keys that follow.
+    `options` are those of `module`, without what concerns the wait. `wanted` is what a look at the host shows of a good
+    change once it is kept: key -> value, a part of a value, or None for what is gone then. `may` are patterns of keys
+    that follow from it.
     """
 
     kind: str
@@ -24,8 +29,21 @@ class Change:
     options: dict[str, Any]
     wanted: dict[str, Any] = field(default_factory=dict)
     may: tuple[str, ...] = ()
+    module: str = GUARD
     # Moves the site's wanted state, once the change has been kept.
     keep: Callable[[Site], None] | None = None
+
+    def task(self, wait: float) -> dict[str, Any]:
+        """The task as an operator writes it."""
+        if self.module == GUARD:
+            return {"name": self.kind, self.module: {"state": "applied", **self.options, "wait_min": wait}}
+        guard = {**self.options["guard"], "wait_min": wait}
+        return {"name": self.kind, self.module: {**self.options, "guard": guard}}
+
+    @property
+    def guards_network(self) -> bool:
+        """Whether NetworkManager and what it does is a part of what the guard would put back."""
+        return self.module == NETWORK or bool(self.options.get("keep", {}).get("network"))
 
     @property
     def good(self) -> bool:

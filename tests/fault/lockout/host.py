@@ -17,7 +17,7 @@ ENERGY_METER = "192.168.10.20"
 # s; how long a command on a host may take before the host counts as hanging.
 PATIENCE = 60.0
 # s for a whole new SSH connection. ConnectTimeout alone would wait for ever behind a link that loses large packets.
-SSH_PATIENCE = 6.0
+SSH_PATIENCE = 20.0
 
 
 class LabHost:
@@ -83,7 +83,7 @@ class LabHost:
         ]
         try:
             done = subprocess.run(
-                [*command, "-o", "ConnectTimeout=4", self.name, "sudo -n true"],
+                [*command, "-o", "ConnectTimeout=8", self.name, "sudo -n true"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=SSH_PATIENCE,

@@ -184,10 +184,11 @@ def sysctls() -> None:
             note("sysctl net." + str(path.relative_to(top)).replace("/", "."), value)
 
 
-files()
-firewall()
-network()
-network_manager()
-units()
-sysctls()
-json.dump(seen, sys.stdout)
+def main() -> None:
+    for part in (files, firewall, network, network_manager, units, sysctls):
+        part()
+    json.dump(seen, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

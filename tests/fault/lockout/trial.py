@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from wattfleet_lab.errors import LabError
 
 from tests.fault.lockout import judge
-from tests.fault.lockout.changes import Change
 from tests.fault.lockout.deaths import ARMED, RESTORING, STARTED, Death
 from tests.fault.lockout.host import LabHost
 from tests.fault.lockout.judge import Look, Outcome
@@ -30,14 +27,6 @@ QUIET = 3.0
 # s; a play that arms nothing has ended by then, also on a busy machine.
 LONGEST_PLAY = 150.0
 TICK = 0.1
-
-Tasks = Callable[[Change, float], list[dict[str, Any]]]
-
-
-def guarded(change: Change, wait: float) -> list[dict[str, Any]]:
-    """The task as an operator writes it."""
-    options = {"state": "applied", **change.options, "wait_min": int(wait)}
-    return [{"name": change.kind, "wattfleet.energy.guard": options}]
 
 
 class Trial:
@@ -70,7 +59,7 @@ class Trial:
         self._counted_from = 0.0
         self._nm_stopped = False
 
-    def run(self, tasks: Tasks = guarded) -> Outcome:
+    def run(self) -> Outcome:
         """Play the round to its end. LabError when the host was broken before it began."""
         started = time.time()
         if self.view.pending:
@@ -80,7 +69,7 @@ class Trial:
         before = self.host.look()
         known = self.view.settled()
         self._boots = int(self.host.power["boots"])
-        self._play = Play(self.host.lab.state, self.host.name, tasks(self.change, self.wait), self.folder)
+        self._play = Play(self.host.lab.state, self.host.name, [self.change.task(self.wait)], self.folder)
         try:
             self._play.start()
             self._event(STARTED)
@@ -160,9 +149,8 @@ class Trial:
             self.outcome.fail("inexact", line)
 
     def _state(self, before: Look) -> tuple[str, list[str]]:
-        guards_network = bool(self.change.options.get("keep", {}).get("network"))
         kept = list(self.view.settled().values())[-1:] == ["confirmed"]
-        if self._nm_stopped and (kept or not guards_network):
+        if self._nm_stopped and (kept or not self.change.guards_network):
             # Somebody stopped it, and the guard had nothing to undo there: it is for them to start it.
             self.host.exec("systemctl", "start", "NetworkManager.service")
             self.host.exec("nm-online", "--quiet", "--timeout=20")

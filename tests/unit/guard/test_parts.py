@@ -20,6 +20,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.guard import (
     kernel,
     manager,
     peer,
+    snapshot,
     sysctls,
     tables,
     timer,
@@ -139,14 +140,19 @@ ROUTES = [
 class Kernel(Host):
     """A kernel that answers what it is told to, and notes what is set."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, root: Path | str = "/nonexistent") -> None:
+        super().__init__(root)
         self.addresses: list[dict[str, Any]] = json.loads(json.dumps(ADDRESSES))
         self.routes: list[dict[str, Any]] = json.loads(json.dumps(ROUTES))
+        self.rules: list[dict[str, Any]] = [
+            {"priority": 32766, "src": "all", "table": "main", "protocol": "kernel"}
+        ]
         self.set: list[str] = []
 
     def run(self, argv: list[str], *, timeout: float = 20, stdin: str | None = None) -> Done:
         words = " ".join(argv)
+        if "rule show" in words:
+            return Done(argv, 0, json.dumps(self.rules if "-4" in words else []), "")
         if "address show" in words:
             return Done(argv, 0, json.dumps(self.addresses), "")
         if "route show" in words:
@@ -181,6 +187,48 @@ def test_the_kernel_is_set_straight_in_an_order_that_works() -> None:
         "ip -4 route replace 198.18.0.0/19 dev eth0 proto kernel scope link src 198.18.0.11 metric 100",
         "ip -4 route replace default via 198.18.0.1 dev eth0 proto static metric 100",
     ]
+
+
+def test_routes_of_other_tables_and_rules_are_put_back() -> None:
+    one = Kernel()
+    kept = {"priority": 80, "src": "10.0.0.0", "srclen": 8, "table": "7", "protocol": "static"}
+    one.rules.append(kept)
+    was = kernel.look(one)
+    one.rules[1:] = [{"priority": 90, "src": "all", "fwmark": "0x76", "table": "226", "protocol": "static"}]
+    one.routes.append({"dst": "198.18.0.1", "dev": "eth0", "scope": "link", "table": "226", "flags": []})
+    one.routes.append({"dst": "198.18.0.11", "dev": "eth0", "type": "local", "table": "local", "flags": []})
+    assert len(kernel.differences(one, was)) == 3
+    kernel.put_back(one, was)
+    assert one.set == [
+        "ip -4 route del 198.18.0.1 dev eth0 scope link table 226",
+        "ip -4 rule del priority 90 from all fwmark 0x76 table 226 protocol static",
+        "ip -4 rule add priority 80 from 10.0.0.0/8 table 7 protocol static",
+    ]
+
+
+def test_settings_that_a_small_mtu_has_cost_are_put_back(tmp_path: Path) -> None:
+    folder = tmp_path / "proc/sys/net/ipv6/conf/eth0"
+    folder.mkdir(parents=True)
+    for name, value in (("disable_ipv6", "1"), ("mtu", "1500")):
+        (folder / name).write_text(f"{value}\n")
+    one = Kernel(tmp_path)
+    was = kernel.look(one)
+    (folder / "disable_ipv6").write_text("0\n")
+    (folder / "mtu").write_text("1280\n")
+    assert kernel.differences(one, was) == ["sysctl net/ipv6/conf/eth0/disable_ipv6 is 0 instead of 1"]
+    kernel.put_back(one, was)
+    assert (folder / "disable_ipv6").read_text() == "1\n"
+    assert kernel.differences(one, was) == []
+
+
+def test_networking_that_was_switched_off_is_on_at_the_next_boot(tmp_path: Path) -> None:
+    path = tmp_path / manager.STATE.lstrip("/")
+    path.parent.mkdir(parents=True)
+    manager.switch_on(Host(tmp_path))
+    assert not path.exists()
+    path.write_text("[main]\nNetworkingEnabled=false\nWirelessEnabled=true\n")
+    manager.switch_on(Host(tmp_path))
+    assert path.read_text() == "[main]\nNetworkingEnabled=true\nWirelessEnabled=true\n"
 
 
 def test_a_manager_that_hangs_lets_nothing_begin(host: FakeHost) -> None:
@@ -218,6 +266,7 @@ def test_units_as_wanted(wanted: dict[str, Any], state: tuple[str, str, str], ri
         ({"files": [{"path": "/etc/issue"}]}, "content is missing"),
         ({"files": [{"path": "/etc/issue", "state": "link"}]}, "target is missing"),
         ({"files": [{"path": "/etc/issue", "content": "", "mode": "rw"}]}, "octal"),
+        ({"files": [{"path": "/etc/issue", "content": "", "mode": "420"}]}, "in quotes"),
         ({"check": [["sshd", "{staged:/etc/x}"]]}, "none of the files"),
         ({"apply": [[]]}, "no command"),
         ({"apply": ["systemctl reload ssh"]}, "no command"),
@@ -332,3 +381,20 @@ def test_an_up_to_date_program_is_left_alone(host: FakeHost) -> None:
     unit = host.at("/etc/systemd/system/energy-guard-boot.service").read_text()
     assert "ConditionPathExists=/var/lib/energy-guard/pending\n" in unit
     assert "{" not in unit
+
+
+def test_links_of_system_v_scripts_are_put_back(host: FakeHost) -> None:
+    folder = host.at("/etc/rc2.d")
+    folder.mkdir(parents=True)
+    (folder / "S01ssh").symlink_to("../init.d/ssh")
+    change = Change.from_dict({"subject": "hardening", "units": [{"name": "ssh.service", "enabled": False}]})
+    was, contents = snapshot.take(host, change)
+    # What Debian's `systemctl disable` does besides its own.
+    (folder / "S01ssh").rename(folder / "K01ssh")
+    assert len(snapshot.differences(host, was)) == 2
+    kept = host.root / "kept"
+    kept.mkdir()
+    snapshot.write(kept, was, contents)
+    snapshot.put_back(host, was, kept / "contents", lambda _: None)
+    assert snapshot.differences(host, was) == []
+    assert [path.name for path in folder.iterdir()] == ["S01ssh"]

@@ -27,7 +27,9 @@ def filled(database: Database) -> Database:
     authority = Authority()
     for one in gateways:
         certificate = authority.client(one.site).pem()
-        store.trust(one.site, TrustedKey(one.public, b"s", certificate, b"f", datetime(2030, 1, 1, tzinfo=UTC)))
+        store.trust(
+            one.site, TrustedKey(one.public, b"s", certificate, b"f", datetime(2030, 1, 1, tzinfo=UTC))
+        )
     first = gateways[0].batch(
         {
             "main/active_power": [(START, 100.0, 0), (START + 10_000, 250.5, 0)],

@@ -87,7 +87,11 @@ def test_a_modem_has_neither_speed_nor_duplex(tmp_path: Path) -> None:
     for name in ("speed", "duplex"):  # the kernel answers EINVAL
         (tmp_path / "wwan0" / name).unlink()
     links = _links.read(str(tmp_path), None)
-    assert (links["wwan0"]["speed"], links["wwan0"]["duplex"], links["wwan0"]["carrier"]) == (None, None, True)
+    assert (links["wwan0"]["speed"], links["wwan0"]["duplex"], links["wwan0"]["carrier"]) == (
+        None,
+        None,
+        True,
+    )
     assert _links.judge(links, 100, "full") == []
 
 

@@ -21,10 +21,11 @@ MOTD = Path("/etc/motd")
 NONCE, OTHER = "a" * 64, "b" * 64
 
 
-def confirm(nonce: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "confirm"], input=nonce + "\n", capture_output=True, text=True, check=False
-    )
+def confirm(nonce: str, *, here: bool = False) -> tuple[int, str]:
+    """Confirm from outside of this session, which is older than all that is tried here; or from within."""
+    outside = [] if here else ["systemd-run", "--quiet", "--pipe", "--wait", "--collect"]
+    command = [*outside, sys.executable, PROGRAM, "confirm"]
+    done = subprocess.run(command, input=nonce + "\n", capture_output=True, text=True, check=False)
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
@@ -58,7 +59,11 @@ expect(OTHER, "no change waits for a confirmation")
 begin("first\n", 60)
 expect("", "a confirmation without its nonce")
 expect(OTHER, "this nonce is not that of the change of refusals that waits")
-assert confirm(NONCE)[0] == 0
+code, said = confirm(NONCE, here=True)
+assert (code, "this connection is older than the change" in said) == (1, True), said
+print(said)
+code, said = confirm(NONCE)
+assert code == 0, said
 assert MOTD.read_text() == "first\n"
 expect(NONCE, "has been confirmed already")
 NONCE = "c" * 64
