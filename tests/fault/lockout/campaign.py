@@ -144,7 +144,9 @@ def control(seed: int | None = None) -> bool:
     for what in controls.TAKEN:
         planned = controls.rounds(what, seed)
         print(f"    without the {what}: seed {seed}", flush=True)
-        report = Campaign(len(planned), lab=f"{NAME}-control").run(planned, f"{NAME}-without-{what}", seed, taken_away=what)
+        report = Campaign(len(planned), lab=f"{NAME}-control").run(
+            planned, f"{NAME}-without-{what}", seed, taken_away=what
+        )
         report.write()
         lost = report.counts()["sites_lost"]
         print(f"    {lost} of {len(planned)} sites lost: {'red, as it has to be' if lost else 'GREEN'}")

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import time
 
 from wattfleet_lab.errors import LabError
 
+from tests.fault.lockout.deaths import ARMED, Death
 from tests.fault.lockout.host import LabHost
 from tests.fault.lockout.plan import Round
 
@@ -69,7 +71,16 @@ def recover(host: LabHost) -> bool:
 
 
 def rounds(what: str, seed: int) -> list[Round]:
-    """Changes that cannot undo themselves, with a death after which only what was taken away could help."""
-    kinds = ("wrong-address", "drop-everything", "interface-down", "sshd-broken")
-    death = {"timer": "controller", "boot": "cut"}[what]
-    return [Round(number, f"{seed}/{number}", kind, death) for number, kind in enumerate(kinds, 1)]
+    """Changes that cut the operator off for good, and a death that only what was taken away would have helped against."""
+    rng = random.Random(seed)
+    kinds = {
+        "timer": ("wrong-address", "drop-everything", "deleted-profile", "new-refused"),
+        "boot": ("wrong-address", "wrong-gateway", "deleted-profile", "wrong-prefix"),
+    }
+    planned = []
+    for number, kind in enumerate(kinds[what], 1):
+        # By then the change is applied, and its controller has not yet given up.
+        delay = rng.uniform(5, 12)
+        death = Death("controller", ARMED, delay) if what == "timer" else Death("cut", ARMED, delay, 1.0)
+        planned.append(Round(number, f"{seed}/{number}", kind, death.what, (death,)))
+    return planned

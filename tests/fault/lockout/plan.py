@@ -26,11 +26,15 @@ class Round:
     seed: str
     kind: str
     death: str
+    # Instead of those that the seed would make.
+    fixed: tuple[Death, ...] = ()
 
     def change(self, site: Site) -> Change:
         return MAKERS[self.kind](random.Random(f"{self.seed} change"), site)
 
     def deaths(self, wait: float) -> list[Death]:
+        if self.fixed:
+            return list(self.fixed)
         return deaths.choose(self.death, random.Random(f"{self.seed} deaths"), wait)
 
 
