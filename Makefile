@@ -66,6 +66,15 @@ unit-floor: ## The same on the oldest supported line-up: Python 3.11 with ansibl
 	@tools/bootstrap.sh floor
 	.venv-floor/bin/pytest -n 4
 
+.PHONY: unit-gateway
+unit-gateway: ## The collector's tests on the oldest Python of a gateway: 3.10
+	@tools/bootstrap.sh gateway
+	PYTHONPATH=collector:controller:lab:tools:. .venv-gateway/bin/python -m pytest -n 4 tests/unit/collector
+
+.PHONY: rollout-properties
+rollout-properties: bootstrap-tests ## 10,000 random fleets and fault plans through the rollout engine
+	WATTFLEET_EXAMPLES=10000 pytest tests/unit/controller/rollout/test_properties.py
+
 .PHONY: molecule
 molecule: bootstrap release ## Roles on real systemd hosts: make molecule [ROLE=network]
 	tools/molecule.sh $(or $(ROLE),$(MOLECULE_SCENARIOS))
@@ -110,9 +119,11 @@ lock: bootstrap ## Resolve requirements.in (and the collector's, the hub's and t
 	for part in collector hub; do \
 	  uv -q pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.10 \
 	    -c requirements.lock $$part/requirements.in -o $$part/requirements.lock || exit 1; done
+	uv -q pip compile --generate-hashes --no-annotate --no-header --python-version 3.10 -c collector/requirements.lock \
+	  tests/unit/collector/requirements.in -o tests/unit/collector/requirements.lock
 	uv -q pip compile --universal --generate-hashes --no-annotate --no-header tools/uv.in -o tools/uv.lock
 
 .PHONY: clean
 clean: lab-down ## End the lab and remove everything that was made here, the image cache included
 	python -m wattfleet_lab image --prune
-	rm -rf build .lab .venv .venv-floor
+	rm -rf build .lab .venv .venv-floor .venv-gateway

@@ -6,6 +6,7 @@
 #   tools/bootstrap.sh tests      also the Debian packages that tests need: a broker, a database, a linter
 #   tools/bootstrap.sh bench      also those that benchmarks need: what we are compared with
 #   tools/bootstrap.sh floor      also .venv-floor on the oldest supported Python (3.11), for `make unit-floor`
+#   tools/bootstrap.sh gateway    also .venv-gateway on the oldest Python of a gateway (3.10), for `make unit-gateway`
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,6 +42,27 @@ newest_python() {
     die "no Python 3.11 to 3.14 with the venv module was found; on Debian: apt-get install python3-venv"
 }
 
+# The oldest Python that the collector runs on; the controller needs a newer one, so this has the collector's tests only.
+gateway_python() {
+    local candidate
+    for candidate in python3.10 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.10.*/bin/python3; do
+        "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null && { echo "$candidate"; return; }
+    done
+    return 1
+}
+
+make_gateway_venv() { # PYTHON
+    local python=$1 venv=.venv-gateway digest
+    digest=$(cat tests/unit/collector/requirements.lock lab/data.lock tools/bootstrap.sh | sha256sum | cut -d' ' -f1)
+    [ "$(cat "$venv/.digest" 2>/dev/null)" = "$digest $python" ] && return
+    say "making $venv with $("$python" --version)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    VIRTUAL_ENV=$PWD/$venv .venv/bin/uv --quiet pip install --require-hashes -r tests/unit/collector/requirements.lock
+    VIRTUAL_ENV=$PWD/$venv .venv/bin/uv --quiet pip install --require-hashes --no-deps -r lab/data.lock
+    printf '%s %s\n' "$digest" "$python" > "$venv/.digest"
+}
+
 make_venv() { # DIRECTORY PYTHON
     local venv=$1 python=$2 digest
     digest=$(cat requirements.lock lab/data.lock tools/uv.lock tools/bootstrap.sh | sha256sum | cut -d' ' -f1)
@@ -70,8 +92,8 @@ lists=(tools/debian-packages.txt)
 case "${1:-}" in
     "") ;;
     bench) lists+=(tests/debian-packages-bench.txt) ;;
-    tests | floor) lists+=(tests/debian-packages.txt) ;;
-    *) die "unknown argument $1; there are tests, bench and floor" ;;
+    tests | floor | gateway) lists+=(tests/debian-packages.txt) ;;
+    *) die "unknown argument $1; there are tests, bench, floor and gateway" ;;
 esac
 install_debian_packages "${lists[@]}"
 make_venv .venv "$(newest_python)"
@@ -81,4 +103,8 @@ if [ "${1:-}" = floor ]; then
     else
         die "the oldest supported line-up needs Python 3.11 at /usr/bin/python3, which is $(/usr/bin/python3 --version)"
     fi
+fi
+if [ "${1:-}" = gateway ]; then
+    python=$(gateway_python) || die "no Python 3.10 was found, the oldest that the collector runs on"
+    make_gateway_venv "$python"
 fi

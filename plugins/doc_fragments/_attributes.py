@@ -88,6 +88,29 @@ options:
     type: str
     choices: [modbus-tcp, rtu-over-tcp]
     default: modbus-tcp
+  device:
+    description:
+      - Serial device of the host, for instance V(/dev/ttyUSB0), in place of O(host). Asked directly only while no
+        collector runs, since a serial line has one master; through the collector the line is named by O(bus).
+    type: path
+  baudrate:
+    description:
+      - Speed of the line O(device).
+    type: int
+    choices: [1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200]
+    default: 9600
+  parity:
+    description:
+      - Parity of the line O(device), none, even or odd.
+    type: str
+    choices: [N, E, O]
+    default: N
+  stopbits:
+    description:
+      - Stop bits of the line O(device).
+    type: int
+    choices: [1, 2]
+    default: 1
   unit:
     description:
       - Modbus unit id, 1 to 247; 0 and 255 are possible with O(framing=modbus-tcp).
@@ -140,6 +163,21 @@ options:
       - Ratio of the current transformers, primary to secondary, for instance V(200:5). It lets a ratio that
         is applied twice, or not at all, be told from a wrong scale.
     type: str
+  search:
+    description:
+      - When the unit does not answer, or no single mistake explains its value, look for a wrong unit id and a
+        wrong parity.
+      - The units of O(search_units) are asked the same question. A unit that holds the O(expected) value is the
+        finding, or, when this one is silent, those that answer.
+      - A line O(device) is tried with the other parities. Each try that stays without an answer takes a time-out.
+    type: bool
+    default: false
+  search_units:
+    description:
+      - The other unit ids that O(search) asks.
+    type: list
+    elements: int
+    default: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
   identify:
     description:
       - Also ask for the device's identification, function 43/14. Through the collector this needs O(bus) and

@@ -82,6 +82,9 @@ options:
         description: Ports that are open on the hub besides the broker's; as a site file's C(firewall.accept).
         type: list
         elements: dict
+      hardening:
+        description: What hardening leaves to you on the hub; as a site file's C(hardening).
+        type: dict
   defaults:
     description:
       - Keys of a site file that a site may leave out, with what they then are.

@@ -12,6 +12,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils import (
     _growth,
     _modbus,
     _probe,
+    _values,
 )
 
 # Sub-functions of function 08: MODBUS Application Protocol Specification V1.1b3, section 6.8.1.
@@ -65,6 +66,7 @@ def read(
                 # A meter that is only named has no unit to ask for its own counters.
                 if meter["unit"] is not None and meter["bus"] is not None:
                     _device(meter, _asker(control, meter), counters, failures)
+                    _registers(meter, lambda one: _probe.CollectorWay(control, one), counters, failures)
         finally:
             control.close()
         return counters, failures
@@ -73,9 +75,10 @@ def read(
         if unaddressed is not None:
             failures.append({"name": _probe.label_of(meter), **unaddressed.as_dict()})
             continue
-        client = _modbus.Client(meter["host"], meter["port"], meter["framing"], meter["timeout"])
+        client = _probe.open_client(meter)
         try:
             _device(meter, _direct_asker(client, meter), counters, failures)
+            _registers(meter, _direct_way(client), counters, failures)
         finally:
             client.close()
     return counters, failures
@@ -116,6 +119,31 @@ def _device(
             break
     if found:
         counters.setdefault("devices", {})[_probe.label_of(meter)] = found
+
+
+def _direct_way(client: _modbus.Client) -> t.Callable[[dict[str, t.Any]], _probe.Way]:
+    return lambda one: _probe.DirectWay(client, one)
+
+
+def _registers(
+    meter: dict[str, t.Any],
+    way: t.Callable[[dict[str, t.Any]], _probe.Way],
+    counters: _growth.Counters,
+    failures: list[dict[str, t.Any]],
+) -> None:
+    """The counters that a device keeps in registers of its own, as its manual lists them."""
+    for register in meter.get("registers") or ():
+        asked = {**meter, "function": register["function"], "count": _values.width(register["type"])}
+        try:
+            words = way(asked).read(register["address"])
+        except _faults.FaultError as fault:
+            name = f"{_probe.label_of(meter)}/{register['counter']}"
+            failures.append({"name": name, **fault.as_dict()})
+            continue
+        value = _values.decode(words, register["type"], register["word_order"])
+        counters.setdefault("devices", {}).setdefault(_probe.label_of(meter), {})[register["counter"]] = int(
+            value or 0
+        )
 
 
 def _integers(names: t.Any) -> dict[str, dict[str, int]]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright: Wattfleet contributors
-"""A small Modbus master for the standard library alone: Modbus TCP, and RTU frames over TCP.
+"""A small Modbus master for the standard library alone: Modbus TCP, and RTU frames over TCP or a serial line.
 
 It asks one question at a time and accepts an answer only when every field of the frame is right. Sources:
 MODBUS Application Protocol Specification V1.1b3; MODBUS Messaging on TCP/IP Implementation Guide V1.0b (MBAP
@@ -13,8 +13,9 @@ import contextlib
 import socket
 import struct
 import time
+import typing as t
 
-from ansible_collections.wattfleet.energy.plugins.module_utils import _faults
+from ansible_collections.wattfleet.energy.plugins.module_utils import _faults, _serial_line
 
 TCP = "modbus-tcp"
 RTU_OVER_TCP = "rtu-over-tcp"
@@ -52,6 +53,10 @@ def crc16(data: bytes) -> int:
     return crc
 
 
+# Both have what is used here of a socket.
+Connection = t.Union[socket.socket, _serial_line.Line]
+
+
 class Client:
     """A connection to one bus. Every request either returns a checked answer or raises `_faults.FaultError`.
 
@@ -63,7 +68,7 @@ class Client:
         self._address = (host, port)
         self._framing = framing
         self._timeout = timeout
-        self._socket: socket.socket | None = None
+        self._socket: Connection | None = None
         self._transaction = 0
 
     def close(self) -> None:
@@ -138,23 +143,27 @@ class Client:
             )
         return answer
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> Connection:
         if self._socket is None:
-            try:
-                self._socket = socket.create_connection(self._address, max(self._timeout, _CONNECT_TIMEOUT))
-            except socket.gaierror:
-                raise _faults.FaultError("NAME_UNKNOWN", f"NAME_UNKNOWN: {self._address[0]}") from None
-            except OSError as error:
-                raise _faults.from_os_error(error, self.peer) from None
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = self._open()
         return self._socket
 
-    def _exchange(self, connection: socket.socket, unit: int, pdu: bytes, what: str) -> bytes:
+    def _open(self) -> Connection:
+        try:
+            connection = socket.create_connection(self._address, max(self._timeout, _CONNECT_TIMEOUT))
+        except socket.gaierror:
+            raise _faults.FaultError("NAME_UNKNOWN", f"NAME_UNKNOWN: {self._address[0]}") from None
+        except OSError as error:
+            raise _faults.from_os_error(error, self.peer) from None
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _exchange(self, connection: Connection, unit: int, pdu: bytes, what: str) -> bytes:
         if self._framing == RTU_OVER_TCP:
             return self._exchange_rtu(connection, unit, pdu, what)
         return self._exchange_tcp(connection, unit, pdu, what)
 
-    def _exchange_tcp(self, connection: socket.socket, unit: int, pdu: bytes, what: str) -> bytes:
+    def _exchange_tcp(self, connection: Connection, unit: int, pdu: bytes, what: str) -> bytes:
         self._transaction = self._transaction % 0xFFFF + 1
         deadline = time.monotonic() + self._timeout
         connection.sendall(struct.pack(">HHHB", self._transaction, 0, len(pdu) + 1, unit) + pdu)
@@ -176,7 +185,7 @@ class Client:
             )
         return answer
 
-    def _exchange_rtu(self, connection: socket.socket, unit: int, pdu: bytes, what: str) -> bytes:
+    def _exchange_rtu(self, connection: Connection, unit: int, pdu: bytes, what: str) -> bytes:
         # RTU frames carry no transaction number: what is still in the line before the question is asked is
         # not its answer.
         connection.setblocking(False)
@@ -205,7 +214,23 @@ class Client:
         return frame[1:-2]
 
 
-def _receive_rtu_rest(head: bytes, connection: socket.socket, deadline: float, what: str) -> bytes:
+class SerialClient(Client):
+    """The same on a serial line of this host, for which nobody else may be master at the time."""
+
+    def __init__(self, device: str, baudrate: int, parity: str, stopbits: int, timeout: float) -> None:
+        super().__init__(device, 0, RTU_OVER_TCP, timeout)
+        self.peer = f"{device} ({baudrate} baud, 8{parity}{stopbits})"
+        self._settings = (device, baudrate, parity, stopbits)
+
+    def _open(self) -> Connection:
+        try:
+            return _serial_line.Line(*self._settings)
+        except OSError as error:
+            text = f"CONNECTION_FAILED: {self._settings[0]}: {error.strerror or error}"
+            raise _faults.FaultError("CONNECTION_FAILED", text) from None
+
+
+def _receive_rtu_rest(head: bytes, connection: Connection, deadline: float, what: str) -> bytes:
     """The whole RTU answer whose first three bytes are `head`; an RTU frame does not tell its length in one
     place.
     """
@@ -227,14 +252,14 @@ def _receive_rtu_rest(head: bytes, connection: socket.socket, deadline: float, w
     raise _faults.FaultError("CRC_ERROR", f"CRC Error: answer with function {function}: {what}")
 
 
-def _drain(connection: socket.socket, deadline: float) -> None:
+def _drain(connection: Connection, deadline: float) -> None:
     connection.settimeout(min(0.05, max(0.001, deadline - time.monotonic())))
     with contextlib.suppress(OSError):
         while connection.recv(4096) and time.monotonic() < deadline:
             pass
 
 
-def _receive(connection: socket.socket, count: int, deadline: float) -> bytes:
+def _receive(connection: Connection, count: int, deadline: float) -> bytes:
     """Exactly `count` bytes before `deadline` (monotonic), else TimeoutError, or ConnectionResetError at the
     end.
     """

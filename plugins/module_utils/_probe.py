@@ -13,7 +13,13 @@ import time
 import typing as t
 from concurrent import futures
 
-from ansible_collections.wattfleet.energy.plugins.module_utils import _control, _faults, _modbus, _values
+from ansible_collections.wattfleet.energy.plugins.module_utils import (
+    _control,
+    _faults,
+    _modbus,
+    _serial_line,
+    _values,
+)
 
 METER_OPTIONS: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str"},
@@ -22,6 +28,10 @@ METER_OPTIONS: dict[str, dict[str, t.Any]] = {
     "host": {"type": "str"},
     "port": {"type": "int", "default": 502},
     "framing": {"type": "str", "choices": [_modbus.TCP, _modbus.RTU_OVER_TCP], "default": _modbus.TCP},
+    "device": {"type": "path"},
+    "baudrate": {"type": "int", "choices": list(_serial_line.BAUDRATES), "default": 9600},
+    "parity": {"type": "str", "choices": list(_serial_line.PARITIES), "default": "N"},
+    "stopbits": {"type": "int", "choices": [1, 2], "default": 1},
     "unit": {"type": "int"},
     "function": {"type": "int", "choices": [1, 2, 3, 4], "default": 3},
     "address": {"type": "int"},
@@ -32,6 +42,8 @@ METER_OPTIONS: dict[str, dict[str, t.Any]] = {
     "expected": {"type": "float"},
     "tolerance": {"type": "float", "default": 0.05},
     "ct_ratio": {"type": "str"},
+    "search": {"type": "bool", "default": False},
+    "search_units": {"type": "list", "elements": "int", "default": list(range(1, 11))},
     "identify": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 1.0},
 }
@@ -56,6 +68,15 @@ def check(meter: dict[str, t.Any]) -> dict[str, t.Any]:
         raise OptionError(f"{label}: `expected` needs the `address` of the register to compare")
     if meter["unit"] is not None and not 0 <= meter["unit"] <= 255:
         raise OptionError(f"{label}: unit {meter['unit']} is outside of 0 to 255")
+    if meter["device"] is not None and meter["host"] is not None:
+        raise OptionError(
+            f"{label}: give the `host` of a device, or the serial `device` that it is on, not both"
+        )
+    outside = [unit for unit in meter["search_units"] if not 1 <= unit <= 247]
+    if outside:
+        raise OptionError(f"{label}: search_units: unit {outside[0]} is outside of 1 to 247")
+    if meter["search"] and meter["unit"] is None:
+        raise OptionError(f"{label}: `search` compares unit ids: give the `unit` that is expected")
     if not 1 <= meter["port"] <= 65535:
         raise OptionError(f"{label}: port {meter['port']} is outside of 1 to 65535")
     if meter["timeout"] <= 0:
@@ -93,7 +114,8 @@ def with_defaults(meter: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def label_of(meter: dict[str, t.Any]) -> str:
     """The name under which a meter is reported."""
-    return str(meter["name"] or meter["meter"] or f"{meter['bus'] or meter['host']}/{meter['unit']}")
+    place = meter["bus"] or meter["host"] or meter.get("device")
+    return str(meter["name"] or meter["meter"] or f"{place}/{meter['unit']}")
 
 
 def probe_all(
@@ -105,7 +127,7 @@ def probe_all(
     through_collector = choose_transport(meters, socket_path, transport)
     buses: dict[t.Any, list[int]] = {}
     for index, meter in enumerate(meters):
-        key = meter["bus"] or meter["meter"] if through_collector else (meter["host"], meter["port"])
+        key = meter["bus"] or meter["meter"] if through_collector else _place(meter)
         buses.setdefault(key, []).append(index)
     results: list[dict[str, t.Any]] = [{} for _meter in meters]
 
@@ -125,6 +147,12 @@ def choose_transport(meters: list[dict[str, t.Any]], socket_path: str, transport
     """True for the collector's socket, False for own connections. Never both: a bus has one master."""
     if transport == "direct":
         running = False
+        # What is on the network may have several masters; a serial line has one, whatever is asked for.
+        serial = next((meter for meter in meters if meter.get("device") is not None), None)
+        if serial is not None and _collector_runs(socket_path):
+            raise OptionError(
+                f"{label_of(serial)}: the collector runs here, and a serial line has one master: use transport auto"
+            )
     else:
         running = _collector_runs(socket_path)
         if transport == "collector" and not running:
@@ -144,7 +172,8 @@ def no_way(meter: dict[str, t.Any]) -> _faults.FaultError | None:
     """Why `meter` cannot be asked over a connection of our own (a serial bus, for instance), None when it
     can.
     """
-    missing = next((option for option in ("host", "unit") if meter[option] is None), None)
+    options = ("unit",) if meter.get("device") is not None else ("host", "unit")
+    missing = next((option for option in options if meter[option] is None), None)
     if missing is None:
         return None
     error = f"{label_of(meter)}: no collector was asked, and without `{missing}` there is no other way to ask"
@@ -172,7 +201,7 @@ def _through_collector(meters: list[dict[str, t.Any]], socket_path: str) -> list
         )
         return [_failed(meter, "collector", fault) for meter in meters]
     try:
-        return [_one(meter, "collector", _CollectorWay(control, meter)) for meter in meters]
+        return [_one(meter, "collector", CollectorWay(control, meter)) for meter in meters]
     finally:
         control.close()
 
@@ -187,41 +216,84 @@ def _direct(meters: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
             if unaddressed is not None:
                 results.append(_failed(meter, "direct", unaddressed))
                 continue
-            wanted = (meter["host"], meter["port"], meter["framing"], meter["timeout"])
+            wanted = (_place(meter), meter["framing"], meter["timeout"])
             if client is None or wanted != settings:
                 if client is not None:
                     client.close()
-                client, settings = _modbus.Client(*wanted), wanted
-            results.append(_one(meter, "direct", _DirectWay(client, meter)))
+                client, settings = open_client(meter), wanted
+            results.append(_one(meter, "direct", DirectWay(client, meter)))
     finally:
         if client is not None:
             client.close()
     return results
 
 
-class _DirectWay:
+def open_client(meter: dict[str, t.Any], parity: str | None = None) -> _modbus.Client:
+    """A client of our own for `meter`, which connects when it is first asked; on a serial line with another `parity`
+    if one is given."""
+    if meter.get("device") is None:
+        return _modbus.Client(meter["host"], meter["port"], meter["framing"], meter["timeout"])
+    return _modbus.SerialClient(
+        meter["device"], meter["baudrate"], parity or meter["parity"], meter["stopbits"], meter["timeout"]
+    )
+
+
+def _place(meter: dict[str, t.Any]) -> t.Any:
+    """Where a meter is: what two meters share is asked one after the other."""
+    if meter.get("device") is not None:
+        return meter["device"], meter["baudrate"], meter["parity"], meter["stopbits"]
+    return meter["host"], meter["port"]
+
+
+class DirectWay:
     def __init__(self, client: _modbus.Client, meter: dict[str, t.Any]) -> None:
         self._client = client
         self._meter = meter
 
-    def read(self, address: int) -> list[int]:
-        return self._client.read(self._meter["unit"], self._meter["function"], address, self._meter["count"])
+    def read(self, address: int, unit: int | None = None) -> list[int]:
+        asked = self._meter["unit"] if unit is None else unit
+        return self._client.read(asked, self._meter["function"], address, self._meter["count"])
+
+    def parities(self, address: int) -> list[str]:
+        """Other parities with which this unit answers on its serial line."""
+        if self._meter["device"] is None:
+            return []
+        # A line has one owner at a time, this process too.
+        self._client.close()
+        found = []
+        for parity in _serial_line.PARITIES:
+            if parity == self._meter["parity"]:
+                continue
+            client = open_client(self._meter, parity)
+            try:
+                client.read(self._meter["unit"], self._meter["function"], address, self._meter["count"])
+                found.append(parity)
+            except _faults.FaultError as fault:
+                if fault.device_answered:
+                    found.append(parity)
+            finally:
+                client.close()
+        return found
 
     def identify(self) -> dict[str, str]:
         return self._client.identify(self._meter["unit"])
 
 
-class _CollectorWay:
+class CollectorWay:
     def __init__(self, control: _control.Control, meter: dict[str, t.Any]) -> None:
         self._control = control
         self._meter = meter
 
-    def read(self, address: int) -> list[int]:
+    def parities(self, _address: int) -> list[str]:
+        """None: the line is the collector's, and it keeps its settings while it runs."""
+        return []
+
+    def read(self, address: int, unit: int | None = None) -> list[int]:
         function = self._meter["function"]
         answer = self._control.request(
             "read",
             bus=self._meter["bus"],
-            unit=self._meter["unit"],
+            unit=self._meter["unit"] if unit is None else unit,
             function=function,
             address=address,
             count=self._meter["count"],
@@ -245,6 +317,10 @@ class _CollectorWay:
             "objects"
         )
         return {str(name): str(value) for name, value in objects.items()} if isinstance(objects, dict) else {}
+
+
+# How a meter is asked; both can do the same, but for what only one's line allows.
+Way = t.Union[DirectWay, CollectorWay]
 
 
 def _empty(meter: dict[str, t.Any], way_name: str) -> dict[str, t.Any]:
@@ -284,6 +360,10 @@ def _one(meter: dict[str, t.Any], way_name: str, way: t.Any) -> dict[str, t.Any]
         result["reachable"] = fault.device_answered
         result["failure"] = fault.as_dict()
     result["latency"] = round(time.monotonic() - started, 6)
+    if meter["search"] and (
+        not result["reachable"] or (result["matches"] is False and not result["findings"])
+    ):
+        result["findings"] = _search(way, meter, result["reachable"])
     if meter["identify"] and result["reachable"] and (way_name == "direct" or meter["bus"] is not None):
         try:
             result["identification"] = way.identify()
@@ -303,6 +383,47 @@ def _knock(way: t.Any, result: dict[str, t.Any]) -> None:
         if not fault.device_answered:
             raise
     result["reachable"] = True
+
+
+def _search(way: t.Any, meter: dict[str, t.Any], reachable: bool) -> list[dict[str, str]]:
+    """Whether the device answers with another parity, or another unit gives what this one should. A unit that holds
+    the expected value says more than one that only answers."""
+    address = meter["address"] or 0
+    if not reachable:
+        found = way.parities(address)
+        if found:
+            message = (
+                f"unit {meter['unit']} answers with parity {' and '.join(found)}, and not with {meter['parity']}: "
+                "set the parity of the bus"
+            )
+            return [{"finding": "parity", "message": message}]
+    here = "answers with another value" if reachable else "does not answer"
+    answering = []
+    for unit in meter["search_units"]:
+        if unit == meter["unit"]:
+            continue
+        try:
+            registers = way.read(address, unit)
+        except _faults.FaultError as fault:
+            if fault.device_answered:
+                answering.append(unit)
+            continue
+        answering.append(unit)
+        if meter["expected"] is not None and _values.close(
+            _values.decode(registers, meter["type"], meter["word_order"], meter["scale"]),
+            meter["expected"],
+            meter["tolerance"],
+        ):
+            message = f"unit {meter['unit']} {here}, and unit {unit} with the expected one: set the unit id to {unit}"
+            return [{"finding": "unit", "message": message}]
+    # With a value to compare, a unit that holds another one explains nothing where this unit answers too.
+    if not answering or reachable:
+        return []
+    listed = " and ".join(map(str, answering))
+    message = (
+        f"unit {meter['unit']} {here}, and on the same bus unit {listed} does: check the unit id at the meter"
+    )
+    return [{"finding": "unit", "message": message}]
 
 
 def _read_and_compare(way: t.Any, meter: dict[str, t.Any], result: dict[str, t.Any]) -> None:

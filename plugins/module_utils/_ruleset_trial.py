@@ -129,7 +129,7 @@ class _Trial:
                 caller.setblocking(False)
                 caller.connect_ex((knock.destination, knock.port))
                 wait = _PATIENCE if knock.expected else _SILENCE
-                ready, _, _ = select.select([listener], [], [], wait)
+                ready, _writable, _broken = select.select([listener], [], [], wait)
                 return bool(ready)
 
 

@@ -65,9 +65,8 @@ def _ours(controller: Connection | None) -> list[Knock]:
 
 
 def _strangers(controller: Connection | None, addresses: Sequence[str]) -> list[Knock]:
-    if not _ours(controller):
+    if controller is None or not _ours(controller):
         return []
-    assert controller is not None
     family = ":" in controller.address
     return [_incoming(controller, one, expected=False) for one in addresses if (":" in one) == family]
 

@@ -38,6 +38,11 @@ ACCOUNTS = [
 FILES = [
     "/etc/chrony.conf",
     "/etc/chrony/chrony.conf",
+    "/etc/cron.d",
+    "/etc/cron.daily",
+    "/etc/cron.hourly",
+    "/etc/cron.monthly",
+    "/etc/cron.weekly",
     "/etc/energy",
     "/etc/energy-hub",
     "/etc/energy-hub/*",
@@ -72,6 +77,7 @@ FILES = [
     "/usr/local/lib/energy-broker",
     "/usr/local/lib/energy-broker/*",
     "/usr/local/lib/energy-clock/energy-clock-floor.py",
+    "/usr/local/lib/energy-firewall/load-keeping-others",
     "/var/log/energy-audit",
 ]
 
@@ -88,6 +94,7 @@ UNITS = [
     "apache2.service",
     "avahi-daemon.service",
     "avahi-daemon.socket",
+    "busybox-syslogd.service",
     "chrony.service",
     "chronyd.service",
     "cups-browsed.service",
@@ -108,6 +115,7 @@ UNITS = [
     "fail2ban.service",
     "inetd.service",
     "inetutils-inetd.service",
+    "inetutils-syslogd.service",
     "lighttpd.service",
     "mosquitto.service",
     "nfs-server.service",

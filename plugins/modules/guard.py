@@ -49,9 +49,11 @@ options:
         type: str
         required: true
       state:
-        description: V(file) with O(files[].content), V(link) to O(files[].target), or V(absent).
+        description:
+          - V(file) with O(files[].content), V(link) to O(files[].target), or V(absent).
+          - V(directory) is one of its own O(files[].mode) and owner, whatever is in it.
         type: str
-        choices: [file, link, absent]
+        choices: [file, directory, link, absent]
         default: file
       content:
         description: Content of a file.
@@ -337,7 +339,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.guard.store impor
 
 FILE = {
     "path": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["file", "link", "absent"], "default": "file"},
+    "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
     "content": {"type": "str"},
     "target": {"type": "str"},
     "mode": {"type": "str", "default": "0644"},

@@ -229,14 +229,15 @@ ansible_facts:
           elements: dict
           sample: [{protocol: tcp, address: 0.0.0.0, port: 22, process: sshd, units: [ssh.service]}]
         sysctls:
-          description: Settings of the kernel, and whether this host may set them; null for one that it does not have.
+          description:
+            - Settings of the kernel, and whether this host may set them; null for one that it does not have.
           type: dict
           sample: {net.ipv4.tcp_syncookies: {value: "1", settable: true}, kernel.yama.ptrace_scope: null}
         links:
           description: Network links but the loopback, as M(wattfleet.energy.link_counters) tells them.
           type: dict
-          sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full, mtu: 1500,
-            counters: {rx_errors: 0}}}
+          sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full,
+            mtu: 1500, counters: {rx_errors: 0}}}
         hwmon:
           description: Sensors of the board, in °C, V, A, W, rpm, % or J.
           type: list

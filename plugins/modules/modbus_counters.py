@@ -59,6 +59,42 @@ options:
           - Seconds to wait for each answer. The collector has time-outs of its own.
         type: float
         default: 1.0
+      registers:
+        description:
+          - Registers in which the device counts, as its manual or its profile lists them. They are told beside those
+            of function 08, under the name that they are given here.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          counter:
+            description:
+              - Name of the counter. Take one of O(watch) for errors that are to be held against O(limit).
+            type: str
+            required: true
+          function:
+            description:
+              - Function that reads, 3 holding registers or 4 input registers.
+            type: int
+            choices: [3, 4]
+            default: 3
+          address:
+            description:
+              - Address of the first register, counted from 0.
+            type: int
+            required: true
+          type:
+            description:
+              - How the registers are read as a number.
+            type: str
+            choices: [uint16, uint32, uint64]
+            default: uint16
+          word_order:
+            description:
+              - V(big) when the first register holds the most significant word.
+            type: str
+            choices: [big, little]
+            default: big
   interval:
     description:
       - Seconds between two looks of this execution. V(0) looks once.
@@ -91,6 +127,17 @@ EXAMPLES = r"""
       - {name: main, bus: hall, unit: 1}
     interval: 10
   register: counters
+
+- name: Look at a meter that counts its errors in a register
+  wattfleet.energy.modbus_counters:
+    meters:
+      - name: main
+        bus: hall
+        unit: 1
+        registers:
+          - {counter: crc_errors, function: 4, address: 0x0300, type: uint32}
+    before: "{{ counters.counters }}"
+  register: later
 
 - name: No CRC and no framing errors
   ansible.builtin.assert:
@@ -147,6 +194,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils import (
     _growth,
     _modbus,
     _probe,
+    _values,
 )
 
 
@@ -169,6 +217,26 @@ def main() -> None:
                     },
                     "unit": {"type": "int", "required": True},
                     "timeout": {"type": "float", "default": 1.0},
+                    "registers": {
+                        "type": "list",
+                        "elements": "dict",
+                        "default": [],
+                        "options": {
+                            "counter": {"type": "str", "required": True},
+                            "function": {"type": "int", "choices": [3, 4], "default": 3},
+                            "address": {"type": "int", "required": True},
+                            "type": {
+                                "type": "str",
+                                "choices": ["uint16", "uint32", "uint64"],
+                                "default": "uint16",
+                            },
+                            "word_order": {
+                                "type": "str",
+                                "choices": list(_values.WORD_ORDERS),
+                                "default": "big",
+                            },
+                        },
+                    },
                 },
             },
             "socket": {"type": "path", "default": _control.DEFAULT_SOCKET},

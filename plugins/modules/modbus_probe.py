@@ -14,7 +14,7 @@ description:
   - Where the collector runs on the host, every question goes through it, so that a bus never has a second
     master. Only where none runs does the module open connections of its own.
   - A value can be compared with a reference reading; a wrong scale, word order, type, polarity or CT ratio is
-    then named.
+    then named. A wrong unit id or parity is found by a search.
   - A meter that does not answer does not make the module fail. Assert what the result should be.
 extends_documentation_fragment:
   - wattfleet.energy._attributes
@@ -55,6 +55,29 @@ options:
         type: str
         choices: [modbus-tcp, rtu-over-tcp]
         default: modbus-tcp
+      device:
+        description:
+          - Serial device of the host, for instance V(/dev/ttyUSB0), in place of a host. Asked directly only while no
+            collector runs.
+        type: path
+      baudrate:
+        description:
+          - Speed of the serial device.
+        type: int
+        choices: [1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200]
+        default: 9600
+      parity:
+        description:
+          - Parity of the serial device, none, even or odd.
+        type: str
+        choices: [N, E, O]
+        default: N
+      stopbits:
+        description:
+          - Stop bits of the serial device.
+        type: int
+        choices: [1, 2]
+        default: 1
       unit:
         description:
           - Modbus unit id.
@@ -103,6 +126,18 @@ options:
         description:
           - Ratio of the current transformers, for instance V(200:5).
         type: str
+      search:
+        description:
+          - When the unit does not answer, or no single mistake explains its value, look for a wrong unit id and a
+            wrong parity.
+        type: bool
+        default: false
+      search_units:
+        description:
+          - The other unit ids that the search asks.
+        type: list
+        elements: int
+        default: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
       identify:
         description:
           - Also ask for the device's identification, function 43/14.
@@ -114,7 +149,7 @@ options:
         type: float
         default: 1.0
 notes:
-  - A meter on a serial bus of the gateway can only be asked through the running collector.
+  - A meter on a serial bus of the gateway is asked through the running collector, or directly while none runs.
 seealso:
   - module: wattfleet.energy.modbus_counters
   - module: wattfleet.energy.gateway_info
@@ -155,6 +190,20 @@ EXAMPLES = r"""
   ansible.builtin.assert:
     that: voltage.results[0].matches
     fail_msg: "{{ voltage.results[0].findings | map(attribute='message') | join('; ') }}"
+
+- name: Find out why a new meter on a serial line does not answer, before the collector is installed
+  wattfleet.energy.modbus_probe:
+    device: /dev/ttyUSB0
+    parity: E
+    unit: 1
+    address: 0
+    search: true
+    search_units: [1, 2, 3, 247]
+  register: newcomer
+
+- name: Tell it
+  ansible.builtin.debug:
+    msg: "{{ newcomer.results[0].findings | map(attribute='message') }}"
 """
 
 RETURN = r"""
@@ -234,7 +283,7 @@ results:
       elements: dict
       contains:
         finding:
-          description: V(scale), V(word_order), V(type), V(polarity) or V(ct_ratio).
+          description: V(scale), V(word_order), V(type), V(polarity), V(ct_ratio), V(unit) or V(parity).
           returned: always
           type: str
           sample: scale
@@ -278,7 +327,7 @@ def main() -> None:
             "transport": {"type": "str", "choices": list(_probe.TRANSPORTS), "default": "auto"},
         },
         mutually_exclusive=[
-            ("meters", option) for option in ("name", "meter", "bus", "host", "unit", "address")
+            ("meters", option) for option in ("name", "meter", "bus", "host", "device", "unit", "address")
         ],
         required_one_of=[("meters", "meter", "unit")],
         supports_check_mode=True,

@@ -175,6 +175,12 @@ def forbidden(name: str, content: str) -> str | None:
     return None
 
 
+def first_fault(text: str) -> str:
+    """The first of nft's complaints in one line, without the name of a file that is gone by then."""
+    first = text.strip().partition("\n")[0]
+    return re.sub(r"^\S+/wanted\.nft:(\d+):", r"line \1, columns ", first)
+
+
 class Table:
     """The table in the kernel, and the wanted one beside it."""
 
@@ -199,7 +205,7 @@ class Table:
         code, out, err = self.module.run_command(command)
         if code != 0:
             self.module.fail_json(
-                msg=f"the wanted ruleset does not load, nothing has been changed: {(err or out).strip()}"
+                msg=f"the wanted ruleset does not load, nothing has been changed: {first_fault(err or out)}"
             )
         return without_passing(str(out))
 

@@ -58,6 +58,21 @@ class Fleet:
             playbook, self.state.inventory / "fleet.sites.yml", extra_vars=variables, arguments=arguments
         )
 
+    def module(self, host: str, name: str, options: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
+        """Run one module of the collection on a host as root; its result."""
+        command = [sys.executable, "-m", "ansible", "adhoc", host, "-i", self.inventory, "--become"]
+        command += ["-m", f"wattfleet.energy.{name}", *(["--check"] if check else [])]
+        command += ["-a", json.dumps(options)] if options else []
+        environment = {
+            **os.environ,
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+        }
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        assert done.stdout.lstrip().startswith("{"), done.stdout + done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"][host]
+        return result
+
     def start_play(self, playbook: str) -> subprocess.Popen[bytes]:
         """Start a playbook that the caller is going to kill."""
         return subprocess.Popen(

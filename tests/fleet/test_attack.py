@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from tests.fleet.certificates import DAY, Signer, issue, lab_authority, namesake
 from tests.fleet.fleet import Fleet
@@ -26,6 +27,7 @@ from tests.fleet.foreign import Foreign, plan_of
 pytestmark = pytest.mark.timeout(1800)
 
 BROKER = "mosquitto.service"
+REFUSALS = "energy-refusals.service"
 LISTEN = 30.0  # s; in that time every site delivers, and is acknowledged, more than once
 THIEF = "lab-49"  # a site of the fleet that is not up, so that nobody's session is taken over
 
@@ -75,13 +77,32 @@ def loot(provisioned: Fleet, foreign: Foreign, tmp_path_factory: pytest.TempPath
         "not-yet": issue(folder, "not-yet", THIEF, authority, (DAY, year)),
         "foreign": issue(folder, "foreign", THIEF, own),
     }
+    files["revoked"] = issue(folder, "revoked", THIEF, authority)
+    revoke(provisioned, Path(files["revoked"][0]))
     return Loot(provisioned, foreign, folder, authority, files)
+
+
+def revoke(fleet: Fleet, certificate: Path) -> None:
+    """Revoke a certificate that the authority's ledger does not know, and have the broker take up the new list."""
+    serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+    entry = {
+        "serial": f"{serial:x}",
+        "when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "reason": "unspecified",
+    }
+    with (fleet.state.path / "ca" / "revoked.jsonl").open("a") as ledger:
+        ledger.write(json.dumps(entry) + "\n")
+    result = fleet.play("renew_crl")
+    assert result.ok, result.failures
 
 
 def journal(fleet: Fleet, since: float) -> str:
     """What the broker has told since a Unix time. It tells of a connection's end a moment after the client sees it."""
-    time.sleep(1)
-    return fleet.ssh("hub", f"sudo journalctl --unit={BROKER} --since=@{since:.0f} --output=cat --no-pager")
+    time.sleep(2)
+    return fleet.ssh(
+        "hub",
+        f"sudo journalctl --unit={BROKER} --unit={REFUSALS} --since=@{since:.0f} --output=cat --no-pager",
+    )
 
 
 # ---- Ports
@@ -100,14 +121,13 @@ def declared(rules: list[dict[str, Any]], protocol: str) -> set[int]:
 def hosts(fleet: Fleet) -> dict[str, dict[str, set[int]]]:
     """Host -> protocol -> ports that its files declare."""
     hub = fleet.settings["hub"]
+    # Time is declared whether or not the hub serves it yet: the host itself answers that nobody is there.
     found = {
         "hub": {
             "tcp": {hub.get("port", 8883)} | declared(hub.get("accept", []), "tcp"),
-            "udp": declared(hub.get("accept", []), "udp"),
+            "udp": {123} | declared(hub.get("accept", []), "udp"),
         }
     }
-    if fleet.ssh("hub", "ss --no-header --listening --udp --numeric 'sport = :123'").strip():
-        found["hub"]["udp"].add(123)
     for site, content in fleet.sites.items():
         rules = content.get("firewall", {}).get("accept", [])
         found[site] = {protocol: declared(rules, protocol) for protocol in ("tcp", "udp")}
@@ -163,6 +183,7 @@ DOORS = [
     Door("foreign CA", "foreign", r"certificate verify failed"),
     Door("expired", "expired", r"certificate verify failed"),
     Door("not valid yet", "not-yet", r"certificate verify failed"),
+    Door("revoked", "revoked", r"certificate verify failed"),
 ]
 
 
@@ -173,8 +194,7 @@ def test_the_broker_refuses(provisioned: Fleet, loot: Loot, door: Door) -> None:
     assert not outcome["connected"], outcome
     assert not outcome["published"], outcome
     text = journal(provisioned, since)
-    assert f"New connection from {loot.foreign.address}" in text, text
-    assert re.search(door.told, text), text
+    assert re.search(rf"refused a handshake from .*{loot.foreign.address}.*{door.told}", text), text
 
 
 def test_the_broker_lets_in_whom_it_should(provisioned: Fleet, loot: Loot) -> None:
@@ -196,18 +216,20 @@ class Reach:
     what: dict[str, Any]
 
 
+DENIED = r"refused a topic: {me} may not publish to 'energy/v1/{other}/%s'"
+TOPIC = "energy/v1/{other}/%s"
 REACHES = [
-    Reach("publish a batch", r"Denied PUBLISH from {me} .*'energy/v1/{other}/batch'", {"publish": "energy/v1/{other}/batch"}),
-    Reach("publish an ack", r"Denied PUBLISH from {me} .*'energy/v1/{other}/ack'", {"publish": "energy/v1/{other}/ack"}),
-    Reach("publish a command", r"Denied PUBLISH from {me} .*'energy/v1/{other}/command'", {"publish": "energy/v1/{other}/command"}),
+    Reach("publish a batch", DENIED % "batch", {"publish": TOPIC % "batch"}),
+    Reach("publish an ack", DENIED % "ack", {"publish": TOPIC % "ack"}),
+    Reach("publish a command", DENIED % "command", {"publish": TOPIC % "command"}),
     Reach(
-        "as another client and user",
-        r"Denied PUBLISH from {me} .*'energy/v1/{other}/batch'",
-        {"publish": "energy/v1/{other}/batch", "client_id": "{other}", "username": "{other}"},
+        "publish under another's name",
+        DENIED % "batch",
+        {"publish": TOPIC % "batch", "client_id": "{other}", "username": "{other}"},
     ),
-    Reach("read another's", r"{me} 1 energy/v1/{other}/ack", {"subscribe": "energy/v1/{other}/ack"}),
+    Reach("read another's", r"{me} 1 energy/v1/{other}/ack", {"subscribe": TOPIC % "ack"}),
     Reach("read everybody's", r"{me} 1 energy/v1/#", {"subscribe": "energy/v1/#"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("reach", REACHES, ids=[one.name for one in REACHES])
@@ -215,7 +237,7 @@ def test_a_site_cannot_reach_another(provisioned: Fleet, loot: Loot, reach: Reac
     names = {"me": THIEF, "other": next(iter(provisioned.sites))}
     what = {key: text.format(**names) for key, text in reach.what.items()}
     since = time.time()
-    outcome = loot.attempt("stolen", listen=LISTEN, **what)
+    outcome = loot.attempt("stolen", listen=LISTEN if "subscribe" in what else 0, **what)
     assert outcome["connected"], outcome
     assert not outcome["published"], outcome
     assert not outcome["received"], outcome

@@ -87,8 +87,8 @@ class Change:
         if not path.startswith("/") or os.path.normpath(path) != path:
             raise GuardError(f"file {path!r}: an absolute path without detours is needed, such as /etc/issue")
         state = item.get("state") or "file"
-        if state not in ("file", "absent", "link"):
-            raise GuardError(f"file {path}: state {state} is none of file, absent, link")
+        if state not in ("file", "directory", "absent", "link"):
+            raise GuardError(f"file {path}: state {state} is none of file, directory, absent, link")
         needed = {"file": "content", "link": "target"}.get(state)
         if needed and item.get(needed) is None:
             raise GuardError(f"file {path}: {needed} is missing")
@@ -168,6 +168,8 @@ class Change:
         }
         if item["state"] == "link":
             return {**owner, "type": "link", "target": item["target"]}
+        if item["state"] == "directory":
+            return {**owner, "type": "directory", "mode": int(item["mode"], 8)}
         digest = hashlib.sha256(item["content"].encode()).hexdigest()
         return {**owner, "type": "file", "mode": int(item["mode"], 8), "sha256": digest}
 
@@ -177,8 +179,11 @@ class Change:
         for item in self.files:
             entry = self.wanted_entry(item)
             path = host.at(item["path"])
-            if path.is_dir() and not path.is_symlink():
-                raise GuardError(f"file {item['path']} is a directory on the host; nothing is changed")
+            there = entries.look(path)[0]["type"]
+            if there not in (entry["type"], "absent") and "directory" in (there, entry["type"]):
+                raise GuardError(
+                    f"{item['state']} {item['path']} is a {there} on the host; nothing is changed"
+                )
             if not entries.is_as(path, entry):
                 found.append((item, entry))
         return found

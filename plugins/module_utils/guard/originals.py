@@ -54,7 +54,8 @@ def _merged(first: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 def _concerns(name: str, entry: dict[str, Any], names: set[str]) -> bool:
     """Whether a link enables, masks or renames one of these units."""
-    return name.rpartition("/")[2] in names or entry.get("target", "").rpartition("/")[2] in names
+    target = entry.get("target", "").rpartition("/")[2]
+    return bool({name.rpartition("/")[2], target, f"{target}.service"} & names)
 
 
 def prepare(store: Store, change: Change, was: dict[str, Any], contents: dict[str, bytes]) -> None:

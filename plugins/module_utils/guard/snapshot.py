@@ -19,6 +19,7 @@ from .host import Host
 
 LARGEST = 64 * 1024 * 1024
 SYSTEMD = ("/etc/systemd/", "/run/systemd/", "/usr/lib/systemd/", "/lib/systemd/", "/usr/local/lib/systemd/")
+RUNLEVELS = tuple(f"/etc/rc{level}.d" for level in "0123456S")
 Tell = Callable[[str], None]
 
 
@@ -38,15 +39,12 @@ def _below(directory: Path) -> list[Path]:
 
 
 def _unit_links(host: Host) -> list[Path]:
-    """What systemctl makes when it enables and masks: links, and the directories that they are in.
-
-    Where a unit has a script of System V as well, Debian's systemctl renames that one's links in /etc/rc?.d, too.
-    """
+    """What systemctl makes when it enables and masks: links, and the directories that they are in."""
+    # On Debian it renames the links of a service's old init script as well.
+    found = [path for base in RUNLEVELS for path in sorted(host.at(base).glob("[SK]*")) if path.is_symlink()]
     base = host.at(units.LINKS)
-    found = entries.walk(base) if base.is_dir() else []
-    return [path for path in found if path.is_symlink() or (path.is_dir() and _holds_links(path))] + [
-        path for path in sorted(host.at("/etc").glob("rc[0-6S].d/*")) if path.is_symlink()
-    ]
+    below = entries.walk(base) if base.is_dir() else []
+    return found + [path for path in below if path.is_symlink() or (path.is_dir() and _holds_links(path))]
 
 
 def _holds_links(directory: Path) -> bool:

@@ -57,7 +57,7 @@ def _network_fault(text: str, everybody: bool) -> str | None:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         return 'expected a network such as "192.168.10.0/24" or "2001:db8::/64"'
-    address, _, _ = text.partition("/")
+    address = text.partition("/")[0]
     if ipaddress.ip_address(address) != network.network_address:
         return f'an address inside a network, expected "{network}" or "{address}/{network.max_prefixlen}"'
     if network.prefixlen == 0 and not everybody:

@@ -148,7 +148,8 @@ def _families(connection: Connection) -> t.Iterator[Fault]:
             yield Fault((key,), f'found "{gateway}", expected none: the router comes by DHCP')
         elif any(gateway == address.split("/")[0] for address in given):
             yield Fault((key,), f"found \"{gateway}\", the site's own address, expected the router's")
-        elif not _on_link(gateway, networks):
+        elif not given or not _on_link(gateway, networks):
+            # NetworkManager refuses a profile with a router and no address, also where the router is link-local.
             yield Fault((key,), f'found "{gateway}", expected an address in {_listed(networks, version)}')
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Tells in the journal whom the broker has refused, and why, in words.
 
@@ -12,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 LIMIT = 8 * 1024 * 1024  # bytes of the file
@@ -26,6 +25,7 @@ CONNECTED = re.compile(r"New client connected from (\S+) as ")
 OPENSSL = re.compile(r"OpenSSL Error\[0\]: error:[0-9A-F]+:[^:]*:[^:]*:(.*)$")
 FAILED = re.compile(r"Client connection from (\S+) failed: error:[0-9A-F]+:[^:]*:[^:]*:(.*?)\.?$")
 DENIED = re.compile(r"Denied PUBLISH from (\S+) \(d\d, q\d, r\d, m\d+, '(.*)', \.\.\. \((\d+) bytes\)\)")
+SUBSCRIBED = re.compile(r"^(\S+) [012] (\S+)$")
 
 REASONS = {
     "unsupported protocol": "it speaks TLS 1.2 or older, and only 1.3 is taken",
@@ -43,7 +43,8 @@ REASONS = {
 class Teller:
     """Makes lines for people out of the broker's."""
 
-    def __init__(self) -> None:
+    def __init__(self, services: Sequence[str] = ()) -> None:
+        self.services = services  # names that may read everything
         self.handshakes: dict[str, float] = {}
 
     def line(self, text: str, now: float) -> str:
@@ -54,6 +55,9 @@ class Teller:
             self.handshakes.pop(match[1], None)
         elif match := DENIED.search(text):
             return f"refused a topic: {match[1]} may not publish to {match[2]!r} ({match[3]} bytes)"
+        elif match := SUBSCRIBED.search(text):
+            if match[1] not in self.services and not match[2].startswith(f"energy/v1/{match[1]}/"):
+                return f"refused a topic: {match[1]} asked for {match[2]!r}, and gets nothing of it"
         elif match := FAILED.search(text):
             return f"refused a handshake from {match[1]}: {self.why(match[2])}"
         elif (match := OPENSSL.search(text)) and match[1] != LEFT:
@@ -98,7 +102,7 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    teller = Teller()
+    teller = Teller(sys.argv[2:])
     for line in lines(Path(sys.argv[1])):
         told = teller.line(line, time.monotonic())
         if told:

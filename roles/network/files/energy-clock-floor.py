@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Sets a clock that is behind to the last known time: energy-clock-floor.py FILE...
 

@@ -207,3 +207,26 @@ def test_the_history_is_bounded(host: FakeHost) -> None:
         Store(host).make()
         Store(host).note({"outcome": "refused", "kind": "nothing", "reason": "x"})
     assert len(Store(host).history()) == 200
+
+
+def test_a_directory_gets_its_mode_and_has_it_back_with_all_that_is_in_it(host: FakeHost) -> None:
+    cron = host.at("/etc/cron.d")
+    cron.mkdir(mode=0o755)
+    (cron / "job").write_text("somebody's\n")
+    before = tree(host.root)
+    change = Change(subject="test", files=[{"path": "/etc/cron.d", "state": "directory", "mode": "0700"}])
+    engine.begin(host, change, DIGEST, 60)
+    assert engine.apply(host) == 0, host.said
+    assert cron.stat().st_mode & 0o777 == 0o700
+    assert (cron / "job").read_text() == "somebody's\n"
+    assert engine.restore(host, now=True) == 0, host.said
+    assert cron.stat().st_mode & 0o777 == 0o755
+    assert {name: entry for name, entry in tree(host.root).items() if name in before} == before
+
+
+def test_a_directory_does_not_take_the_place_of_something_else(host: FakeHost) -> None:
+    host.at("/etc/cron.d").mkdir()
+    for path, state in (("/etc/issue", "directory"), ("/etc/cron.d", "absent"), ("/etc/cron.d", "link")):
+        change = Change(subject="test", files=[{"path": path, "state": state, "target": "/dev/null"}])
+        with pytest.raises(GuardError, match="on the host; nothing is changed"):
+            change.differences(host)

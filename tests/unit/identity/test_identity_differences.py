@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wattfleet.energy.plugins.module_utils import _state_files
 from ansible_collections.wattfleet.energy.plugins.plugin_utils import _identity as module
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -177,3 +179,26 @@ def test_files_that_are_not_as_they_should_be(case: Case) -> None:
     found = case.found()
     assert found["install"] == ["the authorities differ", f"owner or mode of {FOLDER}/gateway.crt differ"]
     assert found["directory"] is True
+
+
+def test_the_host_tells_whether_certificate_and_key_belong_together(
+    tmp_path: Path, authority: Authority
+) -> None:
+    mine, other = authority.client("plant-a"), authority.client("plant-a")
+    for one, key in (("fits", mine), ("differs", other)):
+        (tmp_path / f"{one}.crt").write_text(mine.pem())
+        (tmp_path / f"{one}.key").write_text(key.key_pem())
+    (tmp_path / "alone.crt").write_text(mine.pem())
+    (tmp_path / "closed.crt").write_text(mine.pem())
+    (tmp_path / "closed.key").write_bytes(
+        mine.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    assert _state_files.key_pairs([f"{tmp_path}/*.crt", f"{tmp_path}/*.csr"]) == {
+        f"{tmp_path}/closed.crt": False,
+        f"{tmp_path}/differs.crt": False,
+        f"{tmp_path}/fits.crt": True,
+    }

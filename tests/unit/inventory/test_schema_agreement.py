@@ -34,7 +34,6 @@ SITE_VALUES["network"] = yaml.safe_load(
       vlan: {id: 20, parent: bond0}
       address: 192.168.10.10/24
       addresses: ["fd00:10::a/64"]
-      ipv6: link-local
       mtu: 1500
     others:
       trunk: {interface: bond0, bond: {interfaces: [eth1, eth2], mode: active-backup, primary: eth1}}
@@ -42,6 +41,8 @@ SITE_VALUES["network"] = yaml.safe_load(
       control:
         interface: eth3
         address: 10.60.0.2/24
+        addresses: ["fd00:60::2/64"]
+        ipv6: auto
         gateway6: fe80::1
         routes: [{to: 10.8.0.0/16, via: 10.60.0.1, metric: 50}]
     """

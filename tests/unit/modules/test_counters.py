@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible_collections.wattfleet.energy.plugins.module_utils import _counters, _growth, _modbus, _probe
 
-from .conftest import FakeCollector, Peer
+from .conftest import FakeCollector, Peer, registers_device
 
 MakePeer = Callable[..., Peer]
 MakeCollector = Callable[[dict[str, Any]], FakeCollector]
@@ -107,3 +107,38 @@ def test_limit() -> None:
     assert _growth.exceeded(grown, ["crc_errors", "rx_errors"], 2) == [
         {"kind": "buses", "name": "hall", "counter": "crc_errors", "growth": 3, "limit": 2}
     ]
+
+
+REGISTERS = [
+    {"counter": "crc_errors", "function": 4, "address": 10, "type": "uint32", "word_order": "little"},
+    {"counter": "resets", "function": 3, "address": 99, "type": "uint16", "word_order": "big"},
+]
+
+
+def test_counters_in_registers_of_the_device(make_peer: MakePeer, tmp_path: Path) -> None:
+    peer = make_peer(registers_device({10: 5, 11: 1}))
+    counters, failures = _counters.read([meter(peer, registers=REGISTERS)], str(tmp_path / "none"))
+    assert counters == {"devices": {"main": {"crc_errors": 65541}}}
+    assert [(one["name"], one["code"]) for one in failures] == [("main/resets", "MODBUS_EXCEPTION")]
+
+
+def test_counters_in_registers_through_the_collector(make_collector: MakeCollector) -> None:
+    collector = make_collector(
+        {
+            "counters": {"ok": True},
+            "diagnostics": {"ok": False, "error": "Modbus Error 0x01", "cause": ""},
+            "read": lambda request: {"ok": True, "registers": [7] * request["count"]},
+        }
+    )
+    asked = _probe.with_defaults({"name": "main", "bus": "hall", "unit": 1, "registers": REGISTERS[1:]})
+    counters, failures = _counters.read([asked], collector.path)
+    assert counters["devices"] == {"main": {"resets": 7}}
+    assert failures == []
+    assert collector.requests[-1] == {
+        "op": "read",
+        "bus": "hall",
+        "unit": 1,
+        "function": 3,
+        "address": 99,
+        "count": 1,
+    }

@@ -209,6 +209,10 @@ FAULTS = [
         connection(gateway6="fd00::1"),
         'gateway6: found "fd00::1", expected an address in ' + NO_IPV6,
     ),
+    (
+        connection(gateway6="fe80::1", ipv6="auto"),
+        'gateway6: found "fe80::1", expected an address in ' + NO_IPV6,
+    ),
     (connection(dns=["dns"]), 'dns[0]: found "dns", expected an address such as "10.0.0.53"'),
     (
         connection(name="../evil"),

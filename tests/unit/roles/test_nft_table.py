@@ -38,3 +38,13 @@ def test_replacing_works_whether_or_not_the_table_exists() -> None:
     script = module.replacing("wattfleet", OWN)
     assert script.splitlines()[:2] == ["table inet wattfleet", "delete table inet wattfleet"]
     assert script.endswith(OWN)
+
+
+def test_a_ruleset_that_does_not_load_is_told_in_one_line() -> None:
+    said = (
+        "/tmp/nft_table.81r36by0/wanted.nft:40:16-28: Error: Prefix length 99 is invalid for type of 32 bits width\n"
+        "\t\telements = { 198.18.0.0/99 }\n\t\t             ^^^^\n"
+    )
+    assert module.first_fault(said) == (
+        "line 40, columns 16-28: Error: Prefix length 99 is invalid for type of 32 bits width"
+    )

@@ -73,6 +73,14 @@ def test_a_topic_of_another_site(program: ModuleType) -> None:
     )
 
 
+def test_a_subscription_to_what_is_anothers(program: ModuleType) -> None:
+    teller = program.Teller(["ingest"])
+    told = "refused a topic: lab-01 asked for 'energy/v1/#', and gets nothing of it"
+    assert teller.line("lab-01 1 energy/v1/#", 1.0) == told
+    assert teller.line("lab-01 1 energy/v1/lab-01/ack", 1.0) == ""
+    assert teller.line("ingest 1 energy/v1/+/batch", 1.0) == ""
+
+
 @pytest.mark.parametrize(
     "line",
     [

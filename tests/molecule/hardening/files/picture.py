@@ -50,7 +50,8 @@ def units() -> dict[str, str]:
     states = {}
     for line in output("systemctl", "list-unit-files", "--no-legend", "--no-pager"):
         name, state = line.split()[:2]
-        states[name] = state
+        if not name.endswith(".scope"):
+            states[name] = state
     for line in output(
         "systemctl",
         "list-units",

@@ -23,9 +23,9 @@ async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def main() -> None:
     tcp, udp = (map(int, text.split(",")) for text in sys.argv[1:])
     for port in tcp:
-        await asyncio.start_server(greet, "0.0.0.0", port)
+        await asyncio.start_server(greet, None, port)
     for port in udp:
-        await asyncio.get_running_loop().create_datagram_endpoint(Echo, ("0.0.0.0", port))
+        await asyncio.get_running_loop().create_datagram_endpoint(Echo, ("::", port))
     await asyncio.Event().wait()
 
 

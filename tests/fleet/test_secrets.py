@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""After a full run no private key and no password is anywhere but where it belongs.
+
+Looked at are both ends: journals, /var/log, temporary files and homes of every host, the process lists of all machines
+and Ansible's temporary files while the playbook runs, its whole output at -vvv (facts included), and what it leaves on
+the controller's disk.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from wattfleet.paths import BUILD
+
+from tests.fleet.fleet import Fleet
+from tests.fleet.secrets_search import Needle, of_key, of_password, search
+from tests.fleet.test_main_path import explain
+
+pytestmark = pytest.mark.timeout(1800)
+
+# Where keys of hosts are at home; everything else that holds one is a leak.
+KEY_FILES = "sudo find /etc /var/lib -xdev -type f -name '*.key'"
+# Process lists, and what is in the temporary files of Ansible at the moment.
+SAMPLE = (
+    "while :; do sudo cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'; "
+    "sudo find /tmp /var/tmp /dev/shm /root/.ansible /home/*/.ansible -xdev -type f -size -1024k -exec cat {} +; "
+    "sleep 0.2; done 2>/dev/null"
+)
+KEPT = (
+    "sudo journalctl --no-pager --all --output=cat; "
+    "sudo find /var/log /tmp /var/tmp /dev/shm /root /home /var/backups /var/spool -xdev -type f "
+    "-not -path '/var/log/journal/*' -size -20480k -exec cat {} +"
+)
+
+
+def test_no_secret_leaves_its_place(fleet: Fleet) -> None:
+    hosts = ["hub", *fleet.sites]
+    # A key that is made in this run passes through all that a first run does.
+    site = hosts[-1]
+    fleet.ssh(site, "sudo rm -f /etc/ssl/energy/gateway.key")
+    found: dict[str, bytearray] = {}
+    with sampled(fleet, hosts, found):
+        for playbook in ("ca", "site"):
+            result = fleet.play(playbook, "-vvv")
+            assert result.ok, explain(result)
+            found[f"output of {playbook} -vvv"] = bytearray(result.log.read_bytes())
+    needles = secrets(fleet, hosts)
+    assert {one.secret for one in needles} >= {
+        f"{site}: /etc/ssl/energy/gateway.key",
+        "passphrase of the authority",
+    }
+
+    for host in hosts:
+        found[f"{host}: journal, logs, temporary files"] = bytearray(output(fleet, host, KEPT))
+    for folder in (BUILD, Path.home() / ".ansible"):
+        found[str(folder)] = bytearray(b"\n".join(contents(folder)))
+    authority = fleet.state.inventory.parent / "ca"
+    found[str(authority)] = bytearray(b"\n".join(contents(authority)))
+
+    for place, data in found.items():
+        assert len(data) > 100, f"{place}: nothing was looked at"
+        print(f"{place}: {len(data)} bytes")
+    leaks = [
+        (place, one.secret, one.form) for place, data in found.items() for one in search(needles, bytes(data))
+    ]
+    assert not leaks, leaks
+    open_keys = [
+        path for path in authority.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()
+    ]
+    assert open_keys, "the authority has no key"
+    for path in open_keys:
+        assert b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in path.read_bytes(), f"{path} is not encrypted"
+        assert path.stat().st_mode & 0o077 == 0, f"others may read {path}"
+
+    # The search must be able to fail: a key that somebody has left is found.
+    fleet.ssh(site, "sudo sed '/-----/d' /etc/ssl/energy/gateway.key | sudo tee /tmp/planted >/dev/null")
+    try:
+        planted = search(needles, output(fleet, site, KEPT))
+    finally:
+        fleet.ssh(site, "sudo rm /tmp/planted")
+    assert {one.secret for one in planted} == {f"{site}: /etc/ssl/energy/gateway.key"}
+
+
+def secrets(fleet: Fleet, hosts: list[str]) -> list[Needle]:
+    """What is looked for: the keys of all hosts, the lab's own, and the passphrase of the authority."""
+    needles = []
+    for host in hosts:
+        for path in output(fleet, host, KEY_FILES).decode().split():
+            needles += of_key(f"{host}: {path}", output(fleet, host, f"sudo cat {path}"))
+    needles += of_key("the lab's ssh key", (fleet.state.ssh_config.parent / "id_ed25519").read_bytes())
+    passphrase = (fleet.state.inventory.parent / "ca.passphrase").read_text().split()[0]
+    return needles + of_password("passphrase of the authority", passphrase)
+
+
+def output(fleet: Fleet, host: str, command: str) -> bytes:
+    """What a command prints on a host, as bytes. Files may go away while they are read."""
+    done = subprocess.run(
+        [
+            "ssh",
+            "-F",
+            str(fleet.state.ssh_config),
+            "-o",
+            "BatchMode=yes",
+            host,
+            f"{{ {command}; }} 2>/dev/null; true",
+        ],
+        capture_output=True,
+        check=True,
+        timeout=300,
+    )
+    return done.stdout
+
+
+def contents(folder: Path) -> Iterator[bytes]:
+    """Every file below a folder, up to a size that a leak never has."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size < 20 << 20:
+            yield path.read_bytes()
+
+
+@contextmanager
+def sampled(fleet: Fleet, hosts: list[str], found: dict[str, bytearray]) -> Iterator[None]:
+    """Collect process lists of all machines into `found` while the body runs."""
+    ssh = ["ssh", "-F", str(fleet.state.ssh_config), "-o", "BatchMode=yes"]
+    processes = {
+        host: subprocess.Popen([*ssh, host, SAMPLE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        for host in hosts
+    }
+    ended = threading.Event()
+
+    def read(host: str) -> None:
+        stream = processes[host].stdout
+        assert stream is not None
+        seen = found.setdefault(f"{host}: processes and temporary files during the run", bytearray())
+        known: set[bytes] = set()
+        # Most of a sample is what the one before had: a line that is known is not kept again.
+        for line in stream:
+            if line not in known:
+                known.add(line)
+                seen += line
+
+    def look_here() -> None:
+        seen = found.setdefault("controller: processes during the run", bytearray())
+        known: set[bytes] = set()
+        while not ended.wait(0.1):
+            for process in Path("/proc").glob("[0-9]*"):
+                for name in ("cmdline", "environ"):
+                    try:
+                        data = (process / name).read_bytes()
+                    except OSError:
+                        continue  # it has ended
+                    if data not in known:
+                        known.add(data)
+                        seen += data + b"\n"
+
+    threads = [threading.Thread(target=read, args=(host,)) for host in hosts]
+    threads.append(threading.Thread(target=look_here))
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for process in processes.values():
+            process.terminate()
+            process.wait()
+        for thread in threads:
+            thread.join()
