@@ -346,3 +346,8 @@ KINDS: dict[str, Maker] = {
     "by-network-module": by_network_module,
     "by-firewall-module": by_firewall_module,
 }
+
+# Deaths that make a change harmless, so that it is kept rightly.
+HARMLESS_WITH = {
+    "sysctl-reverse-path": "nm-killed"
+}  # NetworkManager makes the filter loose when it starts again

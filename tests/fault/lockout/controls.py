@@ -71,7 +71,7 @@ def recover(host: LabHost) -> bool:
 
 
 def rounds(what: str, seed: int) -> list[Round]:
-    """Changes that cut the operator off for good, and a death that only what was taken away would have helped against."""
+    """Changes that cut the operator off for good, and a death that what was taken away would have helped against."""
     rng = random.Random(seed)
     kinds = {
         "timer": ("wrong-address", "drop-everything", "deleted-profile", "new-refused"),

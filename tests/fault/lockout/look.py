@@ -22,7 +22,7 @@ FOLDERS = ("/etc", "/run/NetworkManager/system-connections")
 IGNORED = {
     r"file /etc/systemd/system/energy-guard.*": "the guard installs itself with its first change",
     r"file /etc/systemd/system/[^/]+\.wants/energy-guard.*": "the same",
-    r"file /run/NetworkManager/system-connections/lo\.nmconnection": "NetworkManager makes it anew, with a new UUID",
+    r"file /run/NetworkManager/system-connections/lo(-[0-9a-f-]+)?\.nmconnection": "NetworkManager makes it anew",
     r"unit(-file)? energy-guard.*": "the guard's own units are not what it guards",
     r"unit systemd-(hostnamed|localed|timedated)\.service": "ends by itself when nobody asks for it",
     r"unit NetworkManager-dispatcher\.service": "ends by itself after each event",

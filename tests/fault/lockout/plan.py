@@ -35,7 +35,8 @@ class Round:
     def deaths(self, wait: float) -> list[Death]:
         if self.fixed:
             return list(self.fixed)
-        return deaths.choose(self.death, random.Random(f"{self.seed} deaths"), wait)
+        chosen = deaths.choose(self.death, random.Random(f"{self.seed} deaths"), wait)
+        return [death for death in chosen if death.what != bad.HARMLESS_WITH.get(self.kind)]
 
 
 def rounds(seed: int, count: int) -> list[Round]:
