@@ -209,8 +209,8 @@ def _verification_error(error: ssl.SSLCertVerificationError, target: Target) -> 
     now = time.time()
     chain = [told for told in map(_told, _look(target)[1]) if told]
     leaf = chain[0]["subject"] if chain else "the server's certificate"
+    authorities = [told for told in map(_told, _certificate.split_pem(target.authorities)) if told]
     if error.verify_code in _TIME_CODES:
-        authorities = [told for told in map(_told, _certificate.split_pem(target.authorities)) if told]
         for told in chain + authorities:
             if not told["not_before"] <= now <= told["not_after"]:
                 return ProbeError("time", f"{peer}: {_time_message(told, now)}")
@@ -221,7 +221,11 @@ def _verification_error(error: ssl.SSLCertVerificationError, target: Target) -> 
             "name",
             f"{peer}: the certificate is for {', '.join(map(str, names))}, and not for {target.server_name}",
         )
-    hint = _CHAIN_HINTS.get(error.verify_code, error.verify_message)
+    code = error.verify_code
+    # With key identifiers OpenSSL finds out by itself that the one of that name is not the issuer, and calls it missing.
+    if chain and code in (20, 21) and chain[-1]["issuer"] in {told["subject"] for told in authorities}:
+        code = 7
+    hint = _CHAIN_HINTS.get(code, error.verify_message)
     issuer = f", issued by {chain[-1]['issuer']}" if chain else ""
     return ProbeError(
         "chain", f"{peer}: {leaf}{issuer}, is not trusted: {hint} (OpenSSL: {error.verify_message})"

@@ -29,6 +29,10 @@ def _own(change: Change, was: dict[str, Any]) -> dict[str, Any]:
         "unit_links": {
             name: entry for name, entry in (was["links"] or {}).items() if entry["type"] == "link"
         },
+        # Where those links are: a directory may be gone with its last link when it is needed again.
+        "link_directories": {
+            name: entry for name, entry in (was["links"] or {}).items() if entry["type"] == "directory"
+        },
         "sysctls": was["sysctls"],
         "tables": was["tables"],
         "network": was["network"],
@@ -47,6 +51,7 @@ def _merged(first: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
         **{name: entry for name, entry in later["unit_links"].items() if _concerns(name, entry, new_units)},
         **first["unit_links"],
     }
+    merged["link_directories"] = {**later["link_directories"], **first["link_directories"]}
     merged["network"] = first["network"] or later["network"]
     merged["reloads"] = first["reloads"] + [argv for argv in later["reloads"] if argv not in first["reloads"]]
     return merged
@@ -88,9 +93,10 @@ def as_snapshot(host: Host, first: dict[str, Any]) -> dict[str, Any]:
         name: entry for name, entry in links.items() if not _concerns(name, entry, set(first["units"]))
     }
     own = first["unit_links"]
+    known = {**first["link_directories"], **snapshot.unit_links(host)}
     directories = {
         name: entry
-        for name, entry in snapshot.unit_links(host).items()
+        for name, entry in known.items()
         if entry["type"] == "directory" and any(path.startswith(name + "/") for path in {**foreign, **own})
     }
     return {**first, "links": {**foreign, **own, **directories} if first["units"] else None}

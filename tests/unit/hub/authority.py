@@ -61,7 +61,6 @@ def issue(
     end: timedelta = timedelta(days=30),
     addresses: Sequence[str] = ("127.0.0.1",),
     key: Key | None = None,
-    identifiers: bool = False,
 ) -> Identity:
     key = key or new_key(kind)
     now = datetime.now(UTC)

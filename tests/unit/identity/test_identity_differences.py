@@ -39,10 +39,8 @@ class Case:
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
         # As sign.yml does: it starts an hour early.
-        above = issue("Test issuing", authority.root, ca=True, identifiers=True)
-        self.leaf = issue(
-            "plant-a", above, start=timedelta(hours=-1), end=timedelta(days=365), identifiers=True
-        )
+        above = issue("Test issuing", authority.root, ca=True)
+        self.leaf = issue("plant-a", above, start=timedelta(hours=-1), end=timedelta(days=365))
         intermediate = above.pem()
         self.wanted: dict[str, Any] = {
             "directory": FOLDER,
@@ -130,7 +128,7 @@ def test_reasons_to_replace_it(case: Case, wanted: dict[str, Any], reasons: list
 
 
 def test_another_issuer_is_a_reason_and_the_chain_follows(case: Case, stranger: Authority) -> None:
-    found = case.found(intermediate=issue("Other issuing", stranger.root, ca=True, identifiers=True).pem())
+    found = case.found(intermediate=issue("Other issuing", stranger.root, ca=True).pem())
     assert found["reasons"] == ["the issuing authority is another one"]
     assert found["install"] == ["the chain differs"]
 

@@ -85,7 +85,12 @@ class Simulator:
             text=True,
             env=os.environ | {"PYTHONPATH": str(lab)},
         )
-        self._wait_for(lambda: self.control.is_socket())
+        self._wait_for(self._listens)
+
+    def _listens(self) -> bool:
+        """The socket is there a moment before anybody listens on it."""
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.control)) == 0
 
     def _wait_for(self, condition: Any) -> None:
         while not condition():
