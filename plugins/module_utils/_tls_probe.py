@@ -222,7 +222,7 @@ def _verification_error(error: ssl.SSLCertVerificationError, target: Target) -> 
             f"{peer}: the certificate is for {', '.join(map(str, names))}, and not for {target.server_name}",
         )
     code = error.verify_code
-    # With key identifiers OpenSSL finds out by itself that the one of that name is not the issuer, and calls it missing.
+    # With key identifiers OpenSSL sees that the one of that name is not the issuer, and calls it missing.
     if chain and code in (20, 21) and chain[-1]["issuer"] in {told["subject"] for told in authorities}:
         code = 7
     hint = _CHAIN_HINTS.get(code, error.verify_message)
