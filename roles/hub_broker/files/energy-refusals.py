@@ -16,13 +16,17 @@ from pathlib import Path
 
 LIMIT = 8 * 1024 * 1024  # bytes of the file
 PAUSE = 0.5  # s between two looks
-# Said of every connection that ends without a word, long after its handshake too: nobody was refused.
-LEFT = "unexpected eof while reading"
+NOT_TOLD = (
+    # Of every connection that ends without a word, long after its handshake too: nobody was refused.
+    "unexpected eof while reading",
+    # How a signature was found to be wrong; that the certificate is not taken comes as the next error.
+    "EVP lib",
+)
 HANDSHAKE = 30.0  # s after which a connection is no longer in its handshake
 
 NEW = re.compile(r"New connection from (\S+) on port \d+")
 CONNECTED = re.compile(r"New client connected from (\S+) as ")
-OPENSSL = re.compile(r"OpenSSL Error\[0\]: error:[0-9A-F]+:[^:]*:[^:]*:(.*)$")
+OPENSSL = re.compile(r"OpenSSL Error\[\d+\]: error:[0-9A-F]+:[^:]*:[^:]*:(.*)$")
 FAILED = re.compile(r"Client connection from (\S+) failed: error:[0-9A-F]+:[^:]*:[^:]*:(.*?)\.?$")
 DENIED = re.compile(r"Denied PUBLISH from (\S+) \(d\d, q\d, r\d, m\d+, '(.*)', \.\.\. \((\d+) bytes\)\)")
 SUBSCRIBED = re.compile(r"^(\S+) [012] (\S+)$")
@@ -60,7 +64,7 @@ class Teller:
                 return f"refused a topic: {match[1]} asked for {match[2]!r}, and gets nothing of it"
         elif match := FAILED.search(text):
             return f"refused a handshake from {match[1]}: {self.why(match[2])}"
-        elif (match := OPENSSL.search(text)) and match[1] != LEFT:
+        elif (match := OPENSSL.search(text)) and match[1] not in NOT_TOLD:
             return f"refused a handshake from {self.whom(now)}: {self.why(match[1])}"
         return ""
 

@@ -54,6 +54,15 @@ def test_a_handshake(program: ModuleType, line: str, words: str) -> None:
     assert told.startswith(f"refused a handshake from 198.18.0.99: {words}")
 
 
+def test_a_wrong_signature_is_told_by_what_follows_from_it(program: ModuleType) -> None:
+    """A namesake of our authority has signed with another key: two errors, and the second one says what it means."""
+    teller = program.Teller()
+    teller.line(NEW, 1.0)
+    assert teller.line("OpenSSL Error[0]: error:06880006:asn1 encoding routines::EVP lib", 1.1) == ""
+    told = teller.line("OpenSSL Error[1]: error:0A000086:SSL routines::certificate verify failed", 1.1)
+    assert told.startswith("refused a handshake from 198.18.0.99:57132: its certificate is foreign")
+
+
 def test_of_several_handshakes_nobody_is_blamed_alone(program: ModuleType) -> None:
     teller = program.Teller()
     teller.line(NEW, 1.0)
