@@ -57,7 +57,7 @@ def test_every_meter_of_the_site_answers_through_the_collector(fleet: Fleet, sit
 
 def test_modbus_counters_show_line_noise(fleet: Fleet, site: str) -> None:
     meters = [{"name": "main", "bus": "hall", "unit": 1}]
-    quiet = fleet.module(site, "modbus_counters", {"meters": meters, "interval": 3})
+    quiet = fleet.module(site, "modbus_counters", {"meters": meters, "interval": 12})
     assert quiet["failures"] == []
     assert quiet["growth"]["buses"]["hall"]["requests"] > 0
     assert quiet["exceeded"] == []
