@@ -83,6 +83,10 @@ molecule: bootstrap release ## Roles on real systemd hosts: make molecule [ROLE=
 fleet: bootstrap release ## The whole path, every reading counted at both ends: make fleet [SITES=3]
 	pytest tests/fleet --fleet-sites $(SITES)
 
+.PHONY: fleet-short
+fleet-short: bootstrap release ## The same without what takes many minutes and runs in Molecule as well: renewal, replacement, revocation
+	pytest tests/fleet --fleet-sites $(SITES) -m "not long"
+
 .PHONY: bootstrap-bench
 bootstrap-bench:
 	@tools/bootstrap.sh bench

@@ -23,7 +23,8 @@ from wattfleet.paths import ROOT
 from tests.fleet.fleet import Fleet
 from tests.fleet.test_main_path import explain
 
-pytestmark = pytest.mark.timeout(1800)
+# The same flows run in the Molecule scenarios identity and hub_broker, on a broker and single hosts.
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
 
 SITE = "lab-01"
 

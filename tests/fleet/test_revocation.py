@@ -15,7 +15,8 @@ from wattfleet.playbook import PlaybookResult
 
 from tests.fleet.fleet import Fleet
 
-pytestmark = pytest.mark.timeout(1800)
+# The same flows run in the Molecule scenarios identity and hub_broker, on a broker and single hosts.
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
 
 REVOKED, KEPT = "lab-01", "lab-02"
 CUT_WITHIN = 60.0  # s
