@@ -273,6 +273,13 @@ def _judge(decision: _Decision, name: str, record: Record, verdict: Verdict | No
         # `approve` lets a person decide where the readings do not.
         approved = verdict.outcome is Outcome.INCONCLUSIVE and record.data.get("approved")
         outcome = Outcome.PASS if approved else verdict.outcome
+        if outcome is Outcome.INCONCLUSIVE and decision.rollout.state in OVER:
+            # Nobody is going to approve it any more; the gateway, which is not confirmed, goes back by itself.
+            why = (
+                f"the rollout is {decision.rollout.state.value}, and its gate is inconclusive: {verdict.why}"
+            )
+            decision.site(name, SiteState.FAILED, why, deadline=None, gate=None)
+            return True
         if outcome.value != told:
             why = f"gate: {verdict.why}" + (f"; approved by {record.data['approved']}" if approved else "")
             decision.site(name, SiteState.SOAKING, why, gate=outcome.value, deadline=deadline)
@@ -350,7 +357,13 @@ def _dispatch(decision: _Decision, windows: frozenset[str]) -> None:
         if name in decision.moved or name not in decision.sites:
             continue
         state = decision.sites[name]
-        if state is SiteState.PENDING:
+        pair = rollout.pairs.get(name)
+        if state in (SiteState.DUE, SiteState.PARKED, SiteState.VERIFIED) and _is_bad(decision, pair):
+            # It would wait for ever, since the two are never at risk together.
+            decision.site(
+                name, SiteState.SKIPPED, f"{pair}, which stands in for it, is not well", deadline=None
+            )
+        elif state is SiteState.PENDING:
             decision.site(name, SiteState.DUE, f"wave {rollout.wave + 1} has begun")
         elif state is SiteState.DUE:
             decision.site(
@@ -368,6 +381,10 @@ def _dispatch(decision: _Decision, windows: frozenset[str]) -> None:
                     "told to install",
                     deadline=_in(now, settings.install_deadline),
                 )
+
+
+def _is_bad(decision: _Decision, name: str | None) -> bool:
+    return name is not None and decision.sites.get(name) in (SiteState.FAILED, SiteState.SILENT)
 
 
 def _pair_at_risk(decision: _Decision, name: str) -> bool:

@@ -88,7 +88,7 @@ SITE_STEPS: dict[SiteState, frozenset[SiteState]] = {
     SiteState.TRANSFERRING: frozenset(
         {SiteState.VERIFIED, SiteState.PARKED, SiteState.FAILED, SiteState.SILENT, SiteState.SKIPPED}
     ),
-    SiteState.VERIFIED: frozenset({SiteState.INSTALLING, SiteState.PARKED}),
+    SiteState.VERIFIED: frozenset({SiteState.INSTALLING, SiteState.PARKED, SiteState.SKIPPED}),
     SiteState.INSTALLING: frozenset(
         {SiteState.REBOOTING, SiteState.SOAKING, SiteState.FAILED, SiteState.SILENT}
     ),

@@ -68,11 +68,14 @@ def test_what_may_never_happen(case: tuple[list[Site], dict[str, Behaviour], Set
             assert all(one.critical for one in sites)
             return
         halted_at: int | None = None
+        told: set[str] = set()
 
         def watch(rollout: operations.Rollout) -> None:
             nonlocal halted_at
             states = {name: SiteState(record.state) for name, record in rollout.sites.items()}
-            at_risk = {name for name, state in states.items() if state in AT_RISK}
+            told.update(name for name, state in states.items() if state is SiteState.INSTALLING)
+            # A link that breaks during a transfer is nobody's doing: it takes from the budget, and may find it spent.
+            at_risk = {name for name, state in states.items() if state in AT_RISK and name in told}
             assert len(at_risk) <= limits.max_offline, "more at risk than allowed"
             for name in at_risk:
                 assert known[name].pair not in at_risk, "both of a pair at risk"
