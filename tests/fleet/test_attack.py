@@ -217,6 +217,7 @@ class Reach:
 
 
 DENIED = r"refused a topic: {me} may not publish to 'energy/v1/{other}/%s'"
+ASKED = r"refused a topic: {me} asked for 'energy/v1/%s'"
 TOPIC = "energy/v1/{other}/%s"
 REACHES = [
     Reach("publish a batch", DENIED % "batch", {"publish": TOPIC % "batch"}),
@@ -227,8 +228,8 @@ REACHES = [
         DENIED % "batch",
         {"publish": TOPIC % "batch", "client_id": "{other}", "username": "{other}"},
     ),
-    Reach("read another's", r"{me} 1 energy/v1/{other}/ack", {"subscribe": TOPIC % "ack"}),
-    Reach("read everybody's", r"{me} 1 energy/v1/#", {"subscribe": "energy/v1/#"}),
+    Reach("read another's", ASKED % "{other}/ack", {"subscribe": TOPIC % "ack"}),
+    Reach("read everybody's", ASKED % "#", {"subscribe": "energy/v1/#"}),
 ]
 
 

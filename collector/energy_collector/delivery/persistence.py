@@ -45,7 +45,8 @@ SETTLE = 256
 # The broker checks our certificate after we have checked its own (RFC 8446, section 4.4): a new certificate is
 # good when this long after the handshake, plus the time that took, nothing was said against it. In s.
 PROOF = 1.0
-# New certificates that the hub did not take are tried again so often, in s: the fault may have been the hub's.
+# New certificates that the hub did not take are tried again so often, in s: the fault may have been the hub's. Where
+# the files change again, it was theirs, and they are tried at once.
 SWAP_RETRY = 600.0
 # A hub that acknowledges nothing for so long, though batches are under way, is told of, in s.
 SILENCE = 300.0
@@ -263,8 +264,12 @@ class Persistence:
 
     def _look_at_files(self, now: float) -> None:
         self._files_at = now + LOOK_INTERVAL
-        if self._successor is None and self._files.have_changed() and now >= self._swap_retry_at:
-            log.info("certificates: the files have changed; trying a connection with the new ones")
+        changed = self._files.have_changed()
+        again = self._swap_retry_at > 0 and now >= self._swap_retry_at
+        if self._successor is None and (changed or again):
+            what = "the files have changed; trying" if changed else "trying once more"
+            log.info("certificates: %s a connection with the new ones", what)
+            self._swap_retry_at = 0.0
             self._successor_since = now
             self._swap_at = now + 3 * self.config.hub.connect_timeout
             self._successor = self._new_link()
@@ -301,7 +306,7 @@ class Persistence:
         text = f"the new ones do not work, the old connection goes on: {event.reason}"
         self._faults.report("certificates", text, event.cause)
         self._drop_successor()
-        # Until they change again; now and then nevertheless.
+        # What was refused is tried again now and then; what has changed since, at once.
         self._swap_retry_at = time.monotonic() + SWAP_RETRY
 
     def _drop_successor(self) -> None:
