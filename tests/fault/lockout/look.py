@@ -36,9 +36,6 @@ IGNORED = {
     r"sysctl net\.ipv4\.tcp_(allowed|available)_congestion_control": "the machine's",
     r"sysctl net\.\w+\.(conf|neigh)\.(all|default|lo|eth\d)\.(stable_secret)": "cannot be read",
     r"sysctl net\.ipv4\.(udp_mem|tcp_mem)": "the machine's",
-    r"sysctl net\.ipv6\.conf\.lo\.(accept_ra|addr_gen_mode|use_tempaddr)|address lo ::1/128": (
-        "NetworkManager's: it sets the loopback anew each time that its networking is switched on"
-    ),
 }
 
 seen: dict[str, str] = {}
