@@ -97,11 +97,14 @@ def revoke(fleet: Fleet, certificate: Path) -> None:
 
 
 def journal(fleet: Fleet, since: float) -> str:
-    """What the broker has told since a Unix time. It tells of a connection's end a moment after the client sees it."""
+    """What the broker has told since a Unix time. It tells of a connection's end a moment after the client sees it.
+
+    The time is given with its fraction: rounded to a second, it would leave out an attempt of the half second before.
+    """
     time.sleep(2)
     return fleet.ssh(
         "hub",
-        f"sudo journalctl --unit={BROKER} --unit={REFUSALS} --since=@{since:.0f} --output=cat --no-pager",
+        f"sudo journalctl --unit={BROKER} --unit={REFUSALS} --since=@{since:.6f} --output=cat --no-pager",
     )
 
 

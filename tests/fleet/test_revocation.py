@@ -51,7 +51,7 @@ def readings(fleet: Fleet, site: str) -> int:
 
 
 def journal(fleet: Fleet, unit: str, since: float) -> str:
-    return fleet.ssh("hub", f"sudo journalctl --no-pager --output=cat --unit {unit} --since @{since:.0f}")
+    return fleet.ssh("hub", f"sudo journalctl --no-pager --output=cat --unit {unit} --since @{since:.6f}")
 
 
 def log_of(result: PlaybookResult) -> str:
