@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from wattfleet.errors import WattfleetError
+from wattfleet.rollout.health import Answer, Span, answer
 
 ENERGY_HUB = "/opt/energy-hub/current/energy-hub.pyz"
 
@@ -61,6 +63,26 @@ class Hub:
         """Every site that the hub has heard of, by name."""
         document = json.loads(self.command("status", "--json"))
         return {site: _site(row) for site, row in document["sites"].items()}
+
+    def health(self, spans: Mapping[str, Span]) -> Answer:
+        """How sites fared, each over a span of its own."""
+        if not spans:
+            raise ValueError("no site to ask about")
+        first = next(iter(spans.values()))
+        sites = [
+            f"--site={name}@{span.since.isoformat()}/{span.until.isoformat()}" for name, span in spans.items()
+        ]
+        text = self.command(
+            "health",
+            "--json",
+            f"--since={first.since.isoformat()}",
+            f"--until={first.until.isoformat()}",
+            *sites,
+        )
+        try:
+            return answer(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise WattfleetError(f"the hub's answer to `energy-hub health` is not JSON: {error}") from None
 
 
 def _site(row: dict[str, Any]) -> SiteState:

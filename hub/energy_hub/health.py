@@ -23,6 +23,8 @@ Span = tuple[datetime, datetime]
 OWN_SOURCES = ("host", "hwmon", "buses")
 # A counter's value from before the span counts when it is no older.
 COUNTED_BEFORE = timedelta(hours=1)
+# How far after the span it is looked for what proves that all of the span is here.
+LOOKED_AFTER = timedelta(minutes=15)
 
 # OFFSET 0 keeps PostgreSQL from flattening the inner query: it would then think of reading whole partitions.
 _FIGURES = """
@@ -42,12 +44,16 @@ _FIGURES = """
     )
     SELECT
         (SELECT coalesce(jsonb_object_agg(meter, to_jsonb(m) - 'meter'), '{}') FROM (
-            SELECT meter, count(DISTINCT point) AS points, count(DISTINCT time) AS polls,
-                   count(DISTINCT time) FILTER (WHERE quality < 128) AS answered, count(*) AS readings,
-                   count(*) FILTER (WHERE quality >= 128) AS nulls,
-                   count(*) FILTER (WHERE quality BETWEEN 64 AND 127) AS uncertain,
-                   min(time) AS oldest, max(time) AS newest, min(late) AS least_delay
-            FROM seen GROUP BY meter) AS m) AS meters,
+            SELECT meter, count(*) AS points, max(readings) AS polls, max(readings - nulls) AS answered,
+                   sum(readings)::bigint AS readings, sum(nulls)::bigint AS nulls,
+                   sum(uncertain)::bigint AS uncertain,
+                   min(oldest) AS oldest, max(newest) AS newest, min(least_delay) AS least_delay
+            FROM (SELECT meter, count(*) AS readings,
+                         count(*) FILTER (WHERE quality >= 128) AS nulls,
+                         count(*) FILTER (WHERE quality BETWEEN 64 AND 127) AS uncertain,
+                         min(time) AS oldest, max(time) AS newest, min(late) AS least_delay
+                  FROM seen GROUP BY meter, point) AS by_point
+            GROUP BY meter) AS m) AS meters,
         (SELECT coalesce(jsonb_agg(q), '[]') FROM (
             SELECT meter, quality, count(*) AS readings FROM seen GROUP BY meter, quality
             ORDER BY meter, quality) AS q) AS qualities,
@@ -57,6 +63,16 @@ _FIGURES = """
         (SELECT percentile_disc(ARRAY[0, 0.5, 0.99]) WITHIN GROUP (ORDER BY late) FROM seen) AS delay,
         (SELECT max(h.time) FROM hit h JOIN origin o ON o.id = h.batch
          WHERE o.stream = %(stream)s AND o.sequence <= %(watermark)s) AS complete
+"""
+
+# For a gap that is later than the span, and does not concern it.
+_COMPLETE_AFTER = """
+    SELECT max(r.time) AS complete
+    FROM point p
+    CROSS JOIN LATERAL (SELECT time, batch FROM reading
+                        WHERE point = p.id AND time >= %(until)s AND time < %(after)s OFFSET 0) AS r
+    CROSS JOIN LATERAL (SELECT stream, sequence FROM batch WHERE id = r.batch OFFSET 0) AS b
+    WHERE p.site = %(site)s AND b.stream = %(stream)s AND b.sequence <= %(watermark)s
 """
 
 _COUNTERS = """
@@ -133,7 +149,11 @@ def _site(cursor: psycopg.Cursor[Row], site: Row, since: datetime, until: dateti
     span = {"site": site["id"], "since": since, "until": until, "before": since - COUNTED_BEFORE}
     delivered = _delivered(cursor, span, site["status"])
     stream, watermark = (delivered.stream, delivered.watermark) if delivered else (b"", 0)
-    found = _one(cursor, _FIGURES, {**span, "stream": stream, "watermark": watermark})
+    span |= {"stream": stream, "watermark": watermark, "after": until + LOOKED_AFTER}
+    found = _one(cursor, _FIGURES, span)
+    complete = found["complete"]
+    if delivered and not delivered.is_whole:
+        complete = _one(cursor, _COMPLETE_AFTER, span)["complete"] or complete
     newest = _one(cursor, _NEWEST, span)
     counted = cursor.execute(_COUNTERS, span).fetchall()
     meters: dict[str, Row] = found["meters"]
@@ -150,7 +170,7 @@ def _site(cursor: psycopg.Cursor[Row], site: Row, since: datetime, until: dateti
         "last_seen": site["last_seen"],
         "status": site["status"],
         "newest_reading": newest["newest"],
-        "complete_until": complete_until(delivered, site["status"], found["complete"], newest["newest"]),
+        "complete_until": complete_until(delivered, site["status"], complete, newest["newest"]),
         "meters": {name: row for name, row in meters.items() if name not in OWN_SOURCES},
         "sources": {name: row for name, row in meters.items() if name in OWN_SOURCES},
         "buses": by_bus((row["point"], row["value"]) for row in counted),
@@ -198,8 +218,8 @@ def complete_until(
 ) -> datetime | None:
     """Up to which time everything is here that the gateway has measured; None when that is not known.
 
-    `complete` is the newest reading of the span in a batch up to the watermark, `newest` that of all. A gateway that
-    measures nothing seals nothing: then its status tells that its buffer is empty, and since when.
+    `complete` is a reading in a batch up to the watermark, in the span or soon after; `newest` is that of all. A
+    gateway that measures nothing seals nothing: then its status tells that its buffer is empty, and since when.
     """
     if delivered is None:
         return None

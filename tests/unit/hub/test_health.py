@@ -236,3 +236,13 @@ def test_growth_of_counters() -> None:
     assert by_bus([("a-b-requests", 5.0), ("a-b-requests", 8.0), ("a-b-requests", 2.0)]) == {
         "a-b": {"requests": 5}
     }
+
+
+def test_a_gap_after_the_span_does_not_concern_it(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    points = [{"main/active_power": polls(begin, 30)} for begin in (0, 30, 60, 90)]
+    batches = [fleet.seal("plant-a", one) for one in points]
+    fleet.commit("plant-a", batches[0], batches[1], batches[3])
+    found = ask(fleet.database, capsys, "--since", after(0), "--until", after(300))["sites"]["plant-a"]
+    assert found["complete_until"] == after(590)
+    found = ask(fleet.database, capsys, "--since", after(0), "--until", after(800))["sites"]["plant-a"]
+    assert found["complete_until"] == after(590)
