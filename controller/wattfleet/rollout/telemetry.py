@@ -215,13 +215,13 @@ def same_time_of_day(soak: Soak) -> Span | None:
 
 def choose(direct: Health | None, daily: Health | None, samples: int) -> Health | None:
     """The baseline: at the same time of the day, as the sun has it, where the site had the meters that it has today and
-    readings enough; else just before. One of which not all is here yet is none."""
+    was polled enough; else just before. One of which not all is here yet is none."""
     direct, daily = (
         one if one and measured_seconds(one) >= one.span.seconds else None for one in (direct, daily)
     )
     if direct is None or daily is None:
         return direct or daily
-    enough = daily.total("answered") >= samples
+    enough = daily.total("polls") >= samples
     return daily if enough and daily.meters.keys() >= direct.meters.keys() else direct
 
 

@@ -4,63 +4,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import cli
 from energy_hub.health import Delivered, by_bus, complete_until, watermark
-from energy_hub.pipeline import examine
-from energy_hub.store import Signed, Store
-from energy_hub.trust import TrustedKey
 
-from .authority import Authority
 from .conftest import Database
-from .writer import Gateway, Reading
+from .delivery import Fleet
+from .writer import Reading
 
 START = 1_767_225_600_000
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD, UNCERTAIN, TIMEOUT, CRC = 0, 65, 129, 131
-
-
-@dataclass
-class Fleet:
-    """Two sites and what they deliver."""
-
-    database: Database
-    store: Store
-    gateways: dict[str, Gateway]
-
-    def seal(self, site: str, points: dict[str, Sequence[Reading]]) -> bytes:
-        return self.gateways[site].batch(points)
-
-    def commit(self, site: str, *batches: bytes) -> None:
-        for payload in batches:
-            signed = examine(self.store, site, payload, 1_000_000)
-            assert isinstance(signed, Signed)
-            self.store.commit([signed])
-
-    def deliver(self, site: str, points: dict[str, Sequence[Reading]]) -> None:
-        self.commit(site, self.seal(site, points))
-
-
-@pytest.fixture
-def fleet(database: Database) -> Iterator[Fleet]:
-    store = Store(database.conninfo("energy_ingest"))
-    authority = Authority()
-    gateways = {name: Gateway(name, Ed25519PrivateKey.generate()) for name in ("plant-a", "plant-b")}
-    for name, one in gateways.items():
-        store.trust(
-            name,
-            TrustedKey(
-                one.public, b"s", authority.client(name).pem(), b"f", datetime(2030, 1, 1, tzinfo=UTC)
-            ),
-        )
-    yield Fleet(database, store, gateways)
-    store.close()
 
 
 def polls(first: int, count: int, quality: int = GOOD, seconds: int = 10) -> list[Reading]:
