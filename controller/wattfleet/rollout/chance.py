@@ -1,28 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many faults chance may bring: what tells a worse site from an unlucky one.
 
-Two counts of rare events, one from before and one from now. Given their sum, and as long as the rate has not grown
-beyond `margin` times, the count from now follows a binomial distribution with the probability
-margin * trials_now / (margin * trials_now + trials_before), whatever the rate itself is: the conditional test of
-Przyborowski and Wilenski, "Homogeneity of Results in Testing Samples from Poisson Series", Biometrika 31 (1940)
-313-323. Turned round, it is a prediction limit: W. Nelson, "Confidence Intervals for the Ratio of Two Poisson Means
-and Poisson Predictor Intervals", IEEE Transactions on Reliability R-19 (1970) 42-49.
+Two counts of rare events, one from before and one from now. Given their sum, and as long as the rate is the same, the
+count from now follows a binomial distribution with the probability trials_now / (trials_now + trials_before), whatever
+the rate itself is: the conditional test of Przyborowski and Wilenski, "Homogeneity of Results in Testing Samples from
+Poisson Series", Biometrika 31 (1940) 313-323. Turned round, it is a prediction limit: W. Nelson, "Confidence Intervals
+for the Ratio of Two Poisson Means and Poisson Predictor Intervals", IEEE Transactions on Reliability R-19 (1970) 42-49.
 """
 
 from __future__ import annotations
 
 from math import exp, lgamma, log
 
-# A site that is as it was fails one check of a hundred at most, and far fewer with a margin above 1.
-ERROR = 0.01
+# How often a site that is as it was may fail one check. A rollout makes hundreds of them, and one failure halts it.
+ERROR = 0.001
 
 
-def most(before: float, trials_before: float, trials_now: float, margin: float, error: float = ERROR) -> int:
-    """The most events in `trials_now` that do not yet prove a rate of more than `margin` times the one before."""
-    if trials_before <= 0 or trials_now <= 0 or margin <= 0:
-        raise ValueError("both counts need trials, and the margin has to be above 0")
+def allowed(before: float, trials_before: float, trials_now: float, margin: float) -> float:
+    """The most events in `trials_now` that are right: `margin` times as many as before, and whatever may be chance.
+
+    Many events leave little to chance, and then a growth is certain that nobody minds: the margin is for those.
+    """
+    usual = before / trials_before * trials_now if trials_before > 0 else 0.0
+    return max(most(before, trials_before, trials_now), margin * usual)
+
+
+def most(before: float, trials_before: float, trials_now: float, error: float = ERROR) -> int:
+    """The most events in `trials_now` that do not prove yet that there are more of them than before."""
+    if trials_before <= 0 or trials_now <= 0:
+        raise ValueError("both counts need trials")
     known = round(before)
-    chance = margin * trials_now / (margin * trials_now + trials_before)
+    chance = trials_now / (trials_now + trials_before)
     low, high = 0, 1
     while at_least(high, known + high, chance) >= error:
         low, high = high, 2 * high

@@ -17,7 +17,7 @@ from wattfleet.rollout.gates import LEAST_SAMPLES
 @dataclass(frozen=True)
 class Check:
     """How one figure is judged. `limit` is absolute, or the least part of the baseline that is right; `margin` is how
-    many times the baseline's share of faults is right. A check has one of the two, or none."""
+    many times the baseline's share of faults is right. Where a check has both, what either allows is right."""
 
     limit: float | None = None
     margin: float | None = None
@@ -28,10 +28,10 @@ class Check:
 DEFAULTS: dict[str, Check] = {
     "readings": Check(limit=0.95),
     "meters": Check(limit=0.8),
-    "nulls": Check(margin=1.5),
-    "uncertain": Check(margin=1.5),
-    "crc_errors": Check(margin=1.5),
-    "timeouts": Check(margin=1.5),
+    "nulls": Check(limit=0, margin=1.5),
+    "uncertain": Check(limit=0, margin=1.5),
+    "crc_errors": Check(limit=0, margin=1.5),
+    "timeouts": Check(limit=0, margin=1.5),
     "services": Check(),
     "clock": Check(limit=5.0),
     "version": Check(),

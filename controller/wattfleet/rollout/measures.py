@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from wattfleet.rollout.chance import most
+from wattfleet.rollout.chance import allowed
 from wattfleet.rollout.gate_settings import GateSettings
 from wattfleet.rollout.gates import Measure
 from wattfleet.rollout.health import Health, Meter
@@ -92,7 +92,7 @@ def _share(name: str, soak: Health | None, baseline: Health | None, settings: Ga
     before = baseline.total("polls") if baseline else 0
     if baseline is not None and samples and before >= settings.samples:
         faults = baseline.total(name) / baseline.total("readings") * before
-        limit = min(most(faults, before, samples, _margin(settings, name)) / samples, 1.0)
+        limit = min(_limit(settings, name, faults, before, samples, 1), 1.0)
     return Measure(name, value, limit, samples, needed=settings.samples)
 
 
@@ -111,7 +111,7 @@ def _errors(name: str, soak: Health | None, baseline: Health | None, settings: G
     value = 1000 * errors / requests if requests else None
     limit = None
     if requests and requests_before >= settings.samples:
-        limit = 1000 * most(errors_before, requests_before, requests, _margin(settings, name)) / requests
+        limit = _limit(settings, name, errors_before, requests_before, requests, 1000)
     return Measure(name, value, limit, requests, needed=settings.samples)
 
 
@@ -121,9 +121,13 @@ def _counted(health: Health | None, name: str) -> tuple[int, int]:
     return health.counted("requests") or 0, health.counted(name) or 0
 
 
-def _margin(settings: GateSettings, name: str) -> float:
-    margin = settings[name].margin
-    return 1.0 if margin is None else margin
+def _limit(
+    settings: GateSettings, name: str, before: float, trials_before: float, trials: float, each: int
+) -> float:
+    """How many faults in `each` trials are right: as before, or by what the settings say."""
+    check = settings[name]
+    found = allowed(before, trials_before, trials, check.margin or 1.0)
+    return max(each * found / trials, check.limit or 0.0)
 
 
 # What the gateway itself says.

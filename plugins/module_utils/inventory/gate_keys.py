@@ -8,31 +8,41 @@ from .kinds import OPTIONAL, Flag, Key, Number, Record
 
 SAMPLES = 50
 SETTLE = 60
-# Of each check: its title, what it looks at, and its setting with default, bounds and meaning.
+# Settings of a check by name: default, bounds, meaning.
+Settings = dict[str, tuple[float, tuple[float, float], str]]
 _LEAST = "The least part of the baseline that is right."
-_MARGIN = "How many times the baseline's share is right; what chance may bring besides is allowed for."
-CHECKS = {
+_MARGIN: tuple[float, tuple[float, float], str] = (
+    1.5,
+    (1, 100),
+    "How many times the baseline's share is right in any case; where little was counted, chance may bring more.",
+)
+_SHARE: Settings = {
+    "limit": (0, (0, 1), "A share that is right whatever the baseline was."),
+    "margin": _MARGIN,
+}
+_ERRORS: Settings = {
+    "limit": (0, (0, 1000), "So many are right whatever the baseline was."),
+    "margin": _MARGIN,
+}
+# Of each check: its title, what it looks at, and its settings.
+CHECKS: dict[str, tuple[str, str, Settings]] = {
     "readings": (
         "Readings",
         "Values a second, in relation to the baseline.",
-        ("limit", 0.95, (0, 1), _LEAST),
+        {"limit": (0.95, (0, 1), _LEAST)},
     ),
-    "meters": ("Meters", "The same of the meter that lost most.", ("limit", 0.8, (0, 1), _LEAST)),
-    "nulls": ("Nulls", "The share of readings without a value.", ("margin", 1.5, (1, 100), _MARGIN)),
-    "uncertain": (
-        "Uncertain",
-        "The share of readings of uncertain quality.",
-        ("margin", 1.5, (1, 100), _MARGIN),
-    ),
-    "crc_errors": ("CRC errors", "Per 1,000 requests, of all buses.", ("margin", 1.5, (1, 100), _MARGIN)),
-    "timeouts": ("Time-outs", "Per 1,000 requests, of all buses.", ("margin", 1.5, (1, 100), _MARGIN)),
-    "services": ("Services", "Whether the gateway's services are active.", None),
+    "meters": ("Meters", "The same of the meter that lost most.", {"limit": (0.8, (0, 1), _LEAST)}),
+    "nulls": ("Nulls", "The share of readings without a value.", _SHARE),
+    "uncertain": ("Uncertain", "The share of readings of uncertain quality.", _SHARE),
+    "crc_errors": ("CRC errors", "Per 1,000 requests, of all buses.", _ERRORS),
+    "timeouts": ("Time-outs", "Per 1,000 requests, of all buses.", _ERRORS),
+    "services": ("Services", "Whether the gateway's services are active.", {}),
     "clock": (
         "Clock",
         "How far off the gateway's clock is.",
-        ("limit", 5, (0.01, 3600), "Seconds that it may be off."),
+        {"limit": (5, (0.01, 3600), "Seconds that it may be off.")},
     ),
-    "version": ("Version", "Whether the device itself tells the version that it was to get.", None),
+    "version": ("Version", "Whether the device itself tells the version that it was to get.", {}),
 }
 
 
@@ -55,8 +65,8 @@ def gates() -> Key:
             (120,),
         ),
     }
-    for name, (title, what, setting) in CHECKS.items():
-        keys[name] = Key(_check(setting), title, what, OPTIONAL, examples=({"dry_run": True},))
+    for name, (title, what, settings) in CHECKS.items():
+        keys[name] = Key(_check(settings), title, what, OPTIONAL, examples=({"dry_run": True},))
     return Key(
         Record(keys, "a mapping of the checks of a gate"),
         "Gates",
@@ -67,11 +77,11 @@ def gates() -> Key:
     )
 
 
-def _check(setting: tuple[str, float, tuple[float, float], str] | None) -> Record:
-    keys = {}
-    if setting is not None:
-        name, default, bounds, meaning = setting
-        keys[name] = Key(Number(*bounds), name.capitalize(), meaning, OPTIONAL, default, (default,))
+def _check(settings: Settings) -> Record:
+    keys = {
+        name: Key(Number(*bounds), name.capitalize(), meaning, OPTIONAL, default, (default,))
+        for name, (default, bounds, meaning) in settings.items()
+    }
     keys |= {
         "enabled": Key(Flag(), "Enabled", "False switches the check off.", OPTIONAL, True, (False,)),
         "dry_run": Key(
@@ -83,6 +93,4 @@ def _check(setting: tuple[str, float, tuple[float, float], str] | None) -> Recor
             (True,),
         ),
     }
-    return Record(
-        keys, f'a mapping such as "{{{next(iter(keys))}: {"true" if setting is None else setting[1]}}}"'
-    )
+    return Record(keys, 'a mapping such as "{dry_run: true}"')

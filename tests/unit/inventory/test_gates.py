@@ -44,7 +44,7 @@ def test_a_fleet_without_the_key(fleet: FleetOnDisk) -> None:
         ("{nulls: {margin: 0.5}}", "6: gates.nulls.margin: found 0.5, expected a number from 1 to 100"),
         ("{services: {limit: 1}}", "6: gates.services.limit: unknown key, expected enabled or dry_run"),
         ("{version: {dry_run: yes}}", "6: gates.version.dry_run: found yes, expected true or false"),
-        ("{clock: true}", '6: gates.clock: found true, expected a mapping such as "{limit: 5}"'),
+        ("{clock: true}", '6: gates.clock: found true, expected a mapping such as "{dry_run: true}"'),
     ],
 )
 def test_bad_input_is_one_line(fleet: FleetOnDisk, gates: str, fault: str) -> None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import comb
 
 import pytest
-from wattfleet.rollout.chance import ERROR, at_least, most
+from wattfleet.rollout.chance import ERROR, allowed, at_least, most
 
 
 def exactly(count: int, trials: int, chance: Fraction) -> Fraction:
@@ -27,32 +27,28 @@ def test_the_tail_of_the_binomial_distribution(count: int, trials: int, chance: 
 
 
 @pytest.mark.parametrize(
-    ("before", "trials_before", "trials_now", "margin"),
-    [
-        (0, 1000, 1000, 1.0),
-        (0, 1000, 1000, 1.5),
-        (5, 1000, 500, 1.0),
-        (200, 90_000, 90_000, 1.5),
-        (3, 50, 5000, 2),
-    ],
+    ("before", "trials_before", "trials_now"),
+    [(0, 1000, 1000), (5, 1000, 500), (200, 90_000, 90_000), (3, 50, 5000), (40, 3000, 200)],
 )
 def test_the_limit_is_the_last_count_that_proves_nothing(
-    before: int, trials_before: int, trials_now: int, margin: float
+    before: int, trials_before: int, trials_now: int
 ) -> None:
-    limit = most(before, trials_before, trials_now, margin)
-    ratio = Fraction(margin)
-    chance = ratio * trials_now / (ratio * trials_now + trials_before)
+    limit = most(before, trials_before, trials_now)
+    chance = Fraction(trials_now, trials_now + trials_before)
     assert exactly(limit, before + limit, chance) >= ERROR or limit <= (before + limit) * chance
     assert exactly(limit + 1, before + limit + 1, chance) < ERROR
 
 
 def test_known_limits() -> None:
-    # Without a fault before, as many trials again: 1/2^6 is more than 1 %, 1/2^7 is less.
-    assert most(0, 1000, 1000, 1.0) == 6
-    # A large count leaves little to chance: not much beyond the margin.
-    assert 15_000 < most(10_000, 1e6, 1e6, 1.5) < 15_500
+    # Without a fault before, as many trials again: 1/2^9 is more than one in a thousand, 1/2^10 is less.
+    assert most(0, 1000, 1000) == 9
+    assert allowed(0, 1000, 1000, 1.5) == 9
+    # A large count leaves little to chance, and the margin decides.
+    assert 10_300 < most(10_000, 1e6, 1e6) < 10_600
+    assert allowed(10_000, 1e6, 1e6, 1.5) == 15_000
+    assert allowed(10_000, 1e6, 1e5, 1.5) == 1500
     with pytest.raises(ValueError, match="need trials"):
-        most(0, 0, 10, 1.5)
+        most(0, 0, 10)
 
 
 def test_a_site_that_is_as_it_was_fails_no_more_often_than_it_may() -> None:
@@ -61,8 +57,5 @@ def test_a_site_that_is_as_it_was_fails_no_more_often_than_it_may() -> None:
     def count(rate: float) -> int:
         return sum(chance.random() < rate for _ in range(trials))
 
-    runs = 300
-    wrong = sum(count(0.005) > most(count(0.005), trials, trials, 1.0) for _ in range(runs))
-    assert wrong <= 0.03 * runs
-    caught = sum(count(0.03) > most(count(0.005), trials, trials, 1.5) for _ in range(50))
-    assert caught >= 48
+    assert sum(count(0.005) > allowed(count(0.005), trials, trials, 1.0) for _ in range(300)) <= 2
+    assert sum(count(0.03) > allowed(count(0.005), trials, trials, 1.5) for _ in range(50)) >= 45

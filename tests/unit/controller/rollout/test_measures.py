@@ -187,7 +187,7 @@ def test_all_together() -> None:
     [
         ("readings", {"limit": 0.7}, health(meters={"main": meter(90), "pv": meter(45)})),
         ("meters", {"limit": 0.4}, health(meters={"main": meter(90), "pv": meter(45)})),
-        ("nulls", {"margin": 100}, health(meters={"main": meter(90, nulls=300), "pv": meter(90)})),
+        ("nulls", {"limit": 0.2}, health(meters={"main": meter(90, nulls=300), "pv": meter(90)})),
         ("clock", {"limit": 90}, health()),
     ],
 )
