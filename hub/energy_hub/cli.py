@@ -8,6 +8,7 @@ import csv
 import json
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 import psycopg
 
-from energy_hub import __version__, config, ingest, logs, migrate, report, revocation
+from energy_hub import __version__, config, description, ingest, logs, migrate, report, revocation, rollup
+from energy_hub.description import DescriptionError
 from energy_hub.revocation import RevocationError, Revocations
 from energy_hub.trust import TrustError, load_authorities
 
@@ -27,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (config.ConfigError, migrate.MigrationError, RevocationError, TrustError) as error:
+    except (
+        config.ConfigError, DescriptionError, migrate.MigrationError, RevocationError, TrustError
+    ) as error:  # fmt: skip
         return _fail(str(error))
     except psycopg.Error as error:
         lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
@@ -70,6 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--log", type=Path, help="with --watch, a file for these lines beside the journal")
     one.set_defaults(run=_crl)
+
+    one = _command(
+        commands, "rollup", _rollup, "keep the figures by minute, quarter, hour and day", "energy_rollup"
+    )
+    one.add_argument("--once", action="store_true", help="count what waits, and end")
+    one.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="default: 10")
+    one.add_argument("--log", type=Path, help="a file for the lines beside the journal")
+
+    one = _command(commands, "describe", _describe, "keep what the sites' files say, dated", "energy_ingest")
+    one.add_argument("file", type=Path, help="JSON object of site -> the site's file")
+    one.add_argument("--since", type=_moment, help="from when on it holds, ISO 8601 (default: now)")
 
     one = _command(commands, "status", _status, "newest readings and state of every site", "energy_read")
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -119,6 +134,32 @@ def _ingest(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     worker.run()
+    return OK
+
+
+def _rollup(options: argparse.Namespace) -> int:
+    logs.set_up(options.log, for_journal=not sys.stdout.isatty())
+    if options.once:
+        with psycopg.connect(options.database, autocommit=True, connect_timeout=10) as connection:
+            moved = rollup.moved_zones(connection)
+            batches = 0
+            while done := rollup.step(connection):
+                batches += done
+        print(f"counted {batches} batches" + (f"; days again: {', '.join(moved)}" if moved else ""))
+        return OK
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    rollup.follow(options.database, options.every, stop)
+    return OK
+
+
+def _describe(options: argparse.Namespace) -> int:
+    found = description.read(options.file.read_text(encoding="utf-8"))
+    since = options.since or datetime.now(UTC)
+    with psycopg.connect(options.database, autocommit=True, connect_timeout=10) as connection:
+        for site in description.keep(connection, found, since):
+            print(f"described {site}")
     return OK
 
 
