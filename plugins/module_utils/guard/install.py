@@ -62,8 +62,8 @@ COMMON = """Type=oneshot
 Environment=PATH={path}
 SyslogIdentifier=energy-guard
 OOMScoreAdjust=-900
-# What undoes a change has to reach all that a change may touch. It gives up what it can do without, but nothing that takes
-# a mount namespace: that is one more thing that could keep it from starting, on a day when nothing else is left.
+# What undoes a change has to reach all that a change may touch. It gives up what it can do without, but nothing that
+# takes a mount namespace: that is one more thing that could keep it from starting, on a day when nothing else is left.
 CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_SETFCAP CAP_SYS_ADMIN
 NoNewPrivileges=yes
 DevicePolicy=closed
