@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--log", type=Path, help="a file for the lines beside the journal")
 
     one = _command(commands, "describe", _describe, "keep what the sites' files say, dated", "energy_ingest")
-    one.add_argument("file", type=Path, help="JSON object of site -> the site's file")
+    one.add_argument("file", type=Path, help="JSON object of site -> the site's file; - is standard input")
     one.add_argument("--since", type=_moment, help="from when on it holds, ISO 8601 (default: now)")
 
     one = _command(commands, "status", _status, "newest readings and state of every site", "energy_read")
@@ -155,7 +155,8 @@ def _rollup(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    found = description.read(options.file.read_text(encoding="utf-8"))
+    text = sys.stdin.read() if options.file == Path("-") else options.file.read_text(encoding="utf-8")
+    found = description.read(text)
     since = options.since or datetime.now(UTC)
     with psycopg.connect(options.database, autocommit=True, connect_timeout=10) as connection:
         for site in description.keep(connection, found, since):
