@@ -103,4 +103,3 @@ def block(spans: Iterable[Span]) -> Block:
     found = tuple(spans)
     address = found[0].address
     return Block(found[0].function, address, max(span.end for span in found) - address, found)
-
