@@ -10,13 +10,25 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from energy_hub import __version__, config, description, ingest, logs, migrate, report, revocation, rollup
+from energy_hub import (
+    __version__,
+    config,
+    description,
+    ingest,
+    logs,
+    migrate,
+    reconcile,
+    report,
+    revocation,
+    rollup,
+)
 from energy_hub.description import DescriptionError
 from energy_hub.revocation import RevocationError, Revocations
 from energy_hub.trust import TrustError, load_authorities
@@ -91,6 +103,24 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "committed", _committed, "readings committed lately, by site", "energy_read")
     one.add_argument("--minutes", type=float, default=5.0)
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = _command(
+        commands,
+        "reconcile",
+        _reconcile,
+        "hold each site's supply meter against its other meters",
+        "energy_read",
+    )
+    one.add_argument("--site", help="one site (default: all)")
+    one.add_argument("--since", type=_moment, help="ISO 8601 (default: seven days ago)")
+    one.add_argument("--until", type=_moment, help="ISO 8601 (default: now)")
+    one.add_argument(
+        "--limit",
+        type=float,
+        default=reconcile.LIMIT,
+        help="part of the supply that may be missing: %(default)s",
+    )
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = _command(
@@ -219,6 +249,27 @@ def _committed(options: argparse.Namespace) -> int:
         [(site, row["readings"], row["batches"]) for site, row in found.items()],
     )
     return OK
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    until = options.until or datetime.now(UTC)
+    since = options.since or until - timedelta(days=7)
+    with _reader(options) as connection:
+        found = reconcile.of_database(connection, since, until, options.site, options.limit)
+    if options.json:
+        _print_json({"sites": {site: asdict(one) for site, one in found.items()}})
+    else:
+        _print_table(
+            ("site", "state", "quarters", "supply kWh", "others kWh", "residual kWh", "share", "likely"),
+            [
+                (
+                    site, one.state, one.quarters, f"{one.supply:.1f}", f"{one.parts:.1f}", f"{one.residual:.1f}",
+                    "-" if one.share is None else f"{100 * one.share:.1f} %", "; ".join(one.causes) or "-",
+                )
+                for site, one in found.items()
+            ],
+        )  # fmt: skip
+    return FAILED if any(one.state == "differs" for one in found.values()) else OK
 
 
 def _export(options: argparse.Namespace) -> int:
