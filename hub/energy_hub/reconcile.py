@@ -54,7 +54,8 @@ class Verdict:
     """How a site's meters agree over a span.
 
     Energies are in kWh: of the supply, of all other meters together, and what is between them. `share` is the
-    mean absolute residual as part of the supply's mean absolute power, None where that is zero. `causes` are sentences, the likeliest first.
+    mean absolute residual as part of the supply's mean absolute power, None where that is zero. `causes` are
+    sentences, the likeliest first.
     """
 
     state: str  # agrees, differs, unknown
