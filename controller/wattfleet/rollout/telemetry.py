@@ -219,10 +219,9 @@ def choose(direct: Health | None, daily: Health | None, samples: int) -> Health 
     direct, daily = (
         one if one and measured_seconds(one) >= one.span.seconds else None for one in (direct, daily)
     )
-    if direct is None or daily is None:
-        return direct or daily
-    enough = daily.total("polls") >= samples
-    return daily if enough and daily.meters.keys() >= direct.meters.keys() else direct
+    if daily is None or daily.total("polls") < samples:
+        return direct
+    return daily if direct is None or daily.meters.keys() >= direct.meters.keys() else direct
 
 
 def measured_seconds(health: Health, baseline: Health | None = None) -> float:
