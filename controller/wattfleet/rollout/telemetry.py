@@ -26,9 +26,6 @@ STALE = timedelta(seconds=120)
 DAY = timedelta(days=1)
 # A baseline is looked for on so many days before, at the same time of the day.
 DAYS_BACK = 7
-# How often the hub is asked about a site: a part of the soak, within bounds in s.
-ASKED_EACH = 0.1
-ASKED_BOUNDS = (5.0, 60.0)
 # What is spent of the soak on waiting, for the site to settle and for the last readings to arrive, is a quarter each
 # at most.
 SPENT = 0.25
@@ -64,7 +61,11 @@ class Soak:
 
 
 class Telemetry:
-    """Verdicts of soaking sites. `now` is the controller's clock, in s since 1970."""
+    """Verdicts of soaking sites. `now` is the controller's clock, in s since 1970.
+
+    `record.data["look"]` is what the gateway itself said last: version, services, clock. Every call asks the hub, and
+    several threads may call.
+    """
 
     def __init__(
         self, hub: Asked, settings: GateSettings | None = None, now: Callable[[], float] = time.time
@@ -73,39 +74,25 @@ class Telemetry:
         self._hub = hub
         self._now = now
         self._baselines: dict[tuple[str, Soak], Health] = {}
-        self._last: dict[str, tuple[Soak, float, Verdict]] = {}
 
-    def verdict(self, site: str, record: Record, told: Mapping[str, Any] | None = None) -> Verdict:
-        """What the gate of one site says. `told` is what the site itself said last."""
-        return self.verdicts({site: record}, {site: told or {}})[site]
+    def verdict(self, site: str, record: Record) -> Verdict:
+        """What the gate of one site says."""
+        return self.verdicts({site: record})[site]
 
-    def verdicts(
-        self, records: Mapping[str, Record], told: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Verdict]:
-        """What the gates of soaking sites say. The hub is asked once for all, and not each time."""
-        now = self._now()
+    def verdicts(self, records: Mapping[str, Record]) -> dict[str, Verdict]:
+        """What the gates of several sites say, with one question to the hub for all."""
         found: dict[str, Verdict] = {}
-        due: dict[str, Soak] = {}
+        soaks: dict[str, Soak] = {}
         for site, record in records.items():
             try:
-                soak = Soak.of(record)
+                soaks[site] = Soak.of(record)
             except WattfleetError as error:
                 found[site] = Verdict(Outcome.INCONCLUSIVE, str(error))
-                continue
-            last = self._last.get(site)
-            if last and last[0] == soak and _has_time(last[1], now, soak):
-                found[site] = last[2]
-            else:
-                due[site] = soak
-        for site, verdict in self._judged(due, told, now).items():
-            self._last[site] = (due[site], now, verdict)
-            found[site] = verdict
-        return found
+        told = {site: records[site].data.get("look") or {} for site in soaks}
+        return found | self._judged(soaks, told)
 
-    def _judged(
-        self, soaks: Mapping[str, Soak], told: Mapping[str, Mapping[str, Any]], now: float
-    ) -> dict[str, Verdict]:
-        moment = datetime.fromtimestamp(now, UTC)
+    def _judged(self, soaks: Mapping[str, Soak], told: Mapping[str, Mapping[str, Any]]) -> dict[str, Verdict]:
+        moment = datetime.fromtimestamp(self._now(), UTC)
         trouble = ""
         seen: Mapping[str, Health] = {}
         if soaks:
@@ -121,7 +108,7 @@ class Telemetry:
             if moment < soak.span.until:
                 found[site] = self._early(soak, health, baseline, trouble)
             else:
-                found[site] = self._late(site, soak, health, baseline, told.get(site, {}), trouble)
+                found[site] = self._late(site, soak, health, baseline, told[site], trouble)
         return found
 
     # Asking.
@@ -234,13 +221,6 @@ def measured_seconds(health: Health, baseline: Health | None = None) -> float:
     wait = max(health.longest_wait, baseline.longest_wait if baseline else 0.0, 0.0)
     end = health.complete_until - timedelta(seconds=wait)
     return max((min(end, health.span.until) - health.span.since).total_seconds(), 0.0)
-
-
-def _has_time(asked: float, now: float, soak: Soak) -> bool:
-    """Whether a verdict still holds: for a while, and never over the end of the soak."""
-    low, high = ASKED_BOUNDS
-    end = soak.span.until.timestamp()
-    return now - asked < min(max(soak.span.seconds * ASKED_EACH, low), high) and not asked < end <= now
 
 
 def _missing(health: Health | None) -> str:

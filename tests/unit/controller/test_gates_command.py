@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import pytest
 from wattfleet import gates_command
 from wattfleet.cli import main
 from wattfleet.errors import WattfleetError
-from wattfleet.hub import Hub
+from wattfleet.hub import Hub, hub_of
 from wattfleet.rollout.gate_settings import GateSettings
 from wattfleet.rollout.gates import Outcome
 from wattfleet.rollout.health import Answer, Health, Meter, Span
@@ -148,3 +149,21 @@ def test_how_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hub, "command", lambda *_, **__: "nonsense")
     with pytest.raises(WattfleetError, match="is not JSON"):
         hub.health({"plant-a": Span(begin, begin + LENGTH)})
+
+
+def test_the_hub_by_the_variables_of_the_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def ran(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", ran)
+    usual = {"ansible_host": "192.0.2.10", "ansible_user": "admin"}
+    hub_of(usual).command("status")
+    hub_of({**usual, "ansible_ssh_common_args": "-F 'a b'", "ansible_port": 2222}).command("status")
+    begins = [" ".join(one[: one.index("sudo")]) for one in commands]
+    assert begins == [
+        "ssh -o BatchMode=yes admin@192.0.2.10",
+        "ssh -F a b -p 2222 -o BatchMode=yes admin@192.0.2.10",
+    ]

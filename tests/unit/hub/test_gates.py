@@ -86,10 +86,15 @@ def verdict(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> Callable[..., V
                 "UPDATE batch b SET received ="
                 " (SELECT max(time) + interval '2 seconds' FROM reading r WHERE r.batch = b.id)"
             )
-        data = {"touched": at(began, BEGAN - TOUCHED), "soak_until": at(began, SOAK), "target": "2.0"}
+        data = {
+            "touched": at(began, BEGAN - TOUCHED),
+            "soak_until": at(began, SOAK),
+            "target": "2.0",
+            "look": TOLD,
+        }
         record = Record("soaking", at(began, 0), data)
         hub = Command(fleet.database, capsys)
-        return Telemetry(hub, gate_settings(gates)).verdict("plant-a", record, TOLD)
+        return Telemetry(hub, gate_settings(gates)).verdict("plant-a", record)
 
     return judged
 
