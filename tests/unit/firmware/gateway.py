@@ -38,6 +38,7 @@ ADAPTER: dict[str, Any] = {
 ATTEMPT = "2026-11/plant-a/1"
 OLD, NEW = "2.3.0", "2.4.1"
 WITHIN = 300.0
+EXPIRES = (datetime.now(UTC) + timedelta(days=90)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def image_of(version: str = NEW, behaviour: str = "good") -> bytes:
@@ -53,7 +54,7 @@ def envelope(image: bytes, keys: tuple[int, ...] = (0, 1), **changes: Any) -> by
         "models": [MODEL],
         "length": len(image),
         "sha256": hashlib.sha256(image).hexdigest(),
-        "expires": (datetime.now(UTC) + timedelta(days=90)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "expires": EXPIRES,
         **changes,
     }
     data = json.dumps(content).encode()
