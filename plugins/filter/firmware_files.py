@@ -52,7 +52,7 @@ EXAMPLES = r"""
     model: "{{ firmware_model }}"
     trust: "{{ firmware_trust }}"
     adapter: "{{ firmware_adapter }}"
-  when: ansible_facts.energy_host.files | wattfleet.energy.file_differences(wanted)
+  when: ansible_facts.energy_host.files | wattfleet.energy.file_differences(wanted) | length > 0
   vars:
     wanted: "{{ model | wattfleet.energy.firmware_files(firmware_trust, firmware_adapter, '/usr/bin/python3') }}"
     model: "{{ firmware_model }}"

@@ -146,7 +146,9 @@ seen:
           type: dict
           sample: {energy-gateway.service: true, energy-persistence.service: true}
         clock:
-          description: Seconds that the gateway's clock is ahead of the controller's. After V(look).
+          description: >-
+            Seconds that the gateway's clock is ahead of the controller's, less what the answer took on its way.
+            After V(look).
           type: float
           sample: 0.02
         attempt:

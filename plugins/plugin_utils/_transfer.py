@@ -12,6 +12,8 @@ SMALLEST = 32 * 1024
 LARGEST = 8 * 1024 * 1024
 # Seconds that a chunk should take. Each costs three round trips besides: 1.8 s of 20 by satellite.
 AIM = 20.0
+# Times that a chunk may be larger than the one before.
+GROWTH = 8
 # Seconds over which the limit of the rate holds.
 BURST = 5.0
 
@@ -49,9 +51,9 @@ class Pace:
         return max(-self._tokens / self.rate, 0.0)
 
     def took(self, length: int, seconds: float) -> None:
-        """A chunk went through: the next is as large as fits the aim, twice as large at most."""
+        """A chunk went through: the next is as large as fits the aim. One quick answer may be luck, so not at once."""
         fits = int(length / max(seconds, 1e-3) * AIM)
-        self.size = max(SMALLEST, min(fits, 2 * max(self.size, length), LARGEST))
+        self.size = max(SMALLEST, min(fits, GROWTH * max(self.size, length), LARGEST))
 
     def lost(self) -> None:
         """A chunk was lost: smaller ones lose less."""
