@@ -23,7 +23,7 @@ description:
 options:
   step:
     description:
-      - V(transfer) sends the image, as much of it as O(budget) and O(seconds) allow. V(install) begins the installation.
+      - V(transfer) sends the image, as much of it as O(budget) and O(seconds) allow. V(install) begins to install it.
       - V(look) tells what has become of the attempt and how the gateway is. V(confirm) keeps what runs.
       - V(back) takes the gateway back to what it ran before its last release. V(forget) removes what was transferred.
     type: str

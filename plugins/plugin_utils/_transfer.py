@@ -12,8 +12,9 @@ SMALLEST = 32 * 1024
 LARGEST = 8 * 1024 * 1024
 # Seconds that a chunk should take. Each costs three round trips besides: 1.8 s of 20 by satellite.
 AIM = 20.0
-# Times that a chunk may be larger than the one before.
+# Times that a chunk may be larger than the one before: until one was lost, and afterwards.
 GROWTH = 8
+CAREFUL = 1.5
 # Seconds over which the limit of the rate holds.
 BURST = 5.0
 
@@ -27,6 +28,7 @@ class Pace:
     size: int = SMALLEST
     _tokens: float = 0.0
     _filled: float = field(default=0.0)
+    _growth: float = GROWTH
 
     def __post_init__(self) -> None:
         self._tokens = self._most
@@ -53,8 +55,9 @@ class Pace:
     def took(self, length: int, seconds: float) -> None:
         """A chunk went through: the next is as large as fits the aim. One quick answer may be luck, so not at once."""
         fits = int(length / max(seconds, 1e-3) * AIM)
-        self.size = max(SMALLEST, min(fits, GROWTH * max(self.size, length), LARGEST))
+        self.size = max(SMALLEST, min(fits, int(self._growth * max(self.size, length)), LARGEST))
 
     def lost(self) -> None:
         """A chunk was lost: smaller ones lose less."""
+        self._growth = CAREFUL
         self.size = max(SMALLEST, self.size // 2)
