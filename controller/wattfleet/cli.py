@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from wattfleet_lab import cli as lab_cli
 
-from wattfleet import __version__, certificates, demo, gates_command
+from wattfleet import __version__, certificates, demo, gates_command, releases
 from wattfleet.errors import WattfleetError
 
 
@@ -56,6 +56,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     gates_command.add_arguments(gates)
     gates.set_defaults(run=gates_command.run)
+    release = commands.add_parser(
+        "release",
+        help="keys that sign releases, manifests, and who has signed them",
+        description="Make a key, write the manifest of an image, sign it, show who has signed it.",
+        epilog="Example: wattfleet release sign gateway-2.4.1.json --key anna.key",
+    )
+    releases.add_arguments(release)
+    release.set_defaults(run=releases.run)
     return parser
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wattfleet_lab import fleet, image, recipe, ssh
+from wattfleet_lab import firmware, fleet, image, recipe, ssh
 from wattfleet_lab.addresses import ENERGY_NETWORK, check_host_name
 from wattfleet_lab.errors import LabError
 from wattfleet_lab.host import Host
@@ -82,6 +82,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("name")
     add.add_argument("--energy", action="store_true", help="with an energy network of its own on eth1")
     add.add_argument("--address", help="management address (default: the lab picks one)")
+    add.add_argument(
+        "--model", default=firmware.MODEL, help="what its firmware says that it is (default: %(default)s)"
+    )
+
+    tools = commands.add_parser("firmware", help="images for the hosts' firmware-update, good and bad ones")
+    make = tools.add_subparsers(dest="firmware_command", metavar="COMMAND", required=True).add_parser(
+        "make", help="write an image"
+    )
+    make.add_argument("output", type=Path, metavar="FILE")
+    make.add_argument("--version", required=True, help="such as 2.4.1")
+    make.add_argument("--model", default=firmware.MODEL, help="default: %(default)s")
+    make.add_argument(
+        "--behaviour",
+        choices=list(firmware.BEHAVIOURS),
+        default="good",
+        help="; ".join(f"{name}: {text}" for name, text in firmware.BEHAVIOURS.items()),
+    )
+    make.add_argument("--size", default="1M", help="such as 600K or 4M (default: %(default)s)")
 
     remove = commands.add_parser("host-remove", help="remove one host; with the last one the lab goes too")
     remove.add_argument("name")
@@ -139,8 +157,17 @@ def _run(args: argparse.Namespace, lab: Lab) -> int:
     elif command == "host-add":
         energy = [str(ENERGY_NETWORK[20])] if args.energy else None
         kind = "hub" if args.name == "hub" else "plain"
-        host, changed = lab.add_host(Wanted(check_host_name(args.name), kind, args.address, energy))
+        wanted = Wanted(check_host_name(args.name), kind, args.address, energy, model=args.model)
+        host, changed = lab.add_host(wanted)
         print(json.dumps(_reach(lab, host, changed)))
+    elif command == "firmware":
+        firmware.make(
+            args.output,
+            version=args.version,
+            model=args.model,
+            behaviour=args.behaviour,
+            length=firmware.size_of(args.size),
+        )
     elif command == "host-remove":
         print(json.dumps({"name": args.name, "changed": lab.remove_host(args.name)}))
     return 0

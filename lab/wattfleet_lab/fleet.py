@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from wattfleet_lab import paths
+from wattfleet_lab import firmware, paths
 from wattfleet_lab.addresses import ENERGY_NETWORK, Plan
 from wattfleet_lab.errors import LabError
 from wattfleet_lab.host import Host
@@ -33,6 +33,10 @@ class Site:
     @property
     def address(self) -> str:
         return str(self.content["gateway"]["address"])
+
+    @property
+    def model(self) -> str:
+        return str(self.content["gateway"].get("model", firmware.MODEL))
 
     @property
     def energy_addresses(self) -> list[str]:

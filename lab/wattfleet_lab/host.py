@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from wattfleet_lab import kernel
+from wattfleet_lab import firmware, kernel
 from wattfleet_lab.addresses import Plan
 from wattfleet_lab.commands import run
 from wattfleet_lab.errors import LabError
@@ -41,7 +41,7 @@ class Host:
 
     `kind` is gateway, hub or plain; `slot` numbers the host's links; `image` is the tree it is an overlay of;
     `energy` holds the addresses of the devices in its energy network, or None when it has no such network;
-    `site_file` is the gateway's file in the fleet's inventory.
+    `site_file` is the gateway's file in the fleet's inventory, `model` what its firmware says that it is.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Host:
     image: str
     energy: list[str] | None = None
     site_file: str | None = None
+    model: str = firmware.MODEL
     machine_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -105,6 +106,8 @@ def create(folder: Folder, host: Host, plan: Plan, authorized_key: str) -> str:
     try:
         folder.mount(host)
         key = _give_identity(folder.root, host, plan, authorized_key)
+        if host.kind != "hub":
+            firmware.give(folder.root, host.model)
     except BaseException:
         folder.remove()
         raise

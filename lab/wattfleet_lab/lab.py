@@ -13,7 +13,19 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from wattfleet_lab import cgroups, client, fleet, image, kernel, network, paths, registry, ssh, sysctls
+from wattfleet_lab import (
+    cgroups,
+    client,
+    firmware,
+    fleet,
+    image,
+    kernel,
+    network,
+    paths,
+    registry,
+    ssh,
+    sysctls,
+)
 from wattfleet_lab import host as hosts
 from wattfleet_lab.addresses import FIRST_ADDED, Plan, check_host_name
 from wattfleet_lab.commands import run
@@ -41,6 +53,7 @@ class Wanted:
     address: str | None = None  # None: the lab picks one
     energy: list[str] | None = None
     site_file: str | None = None
+    model: str = firmware.MODEL
 
 
 class Lab:
@@ -76,7 +89,9 @@ class Lab:
             plan = self._prepare()
             for site in sites:
                 address = plan.shift(site.address)
-                wanted.append(Wanted(site.name, "gateway", address, site.energy_addresses, str(site.file)))
+                wanted.append(
+                    Wanted(site.name, "gateway", address, site.energy_addresses, str(site.file), site.model)
+                )
             present = self._ensure_hosts(plan, wanted)
             gateways = [host for host in self.state.hosts() if host.kind == "gateway"]
             fleet.write_inventory(self.state, plan, fleet_file, gateways)
@@ -173,7 +188,7 @@ class Lab:
             )
         if address in taken:
             raise LabError(f"address {address} of host {want.name} is {taken[address]}'s already")
-        return Host(want.name, want.kind, slot, address, str(tree), want.energy, want.site_file)
+        return Host(want.name, want.kind, slot, address, str(tree), want.energy, want.site_file, want.model)
 
     def _write_ssh_config(self) -> None:
         also = paths.state_root() / "ssh_config" if self.name == "default" else None

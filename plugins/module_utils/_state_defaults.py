@@ -48,6 +48,8 @@ FILES = [
     "/etc/cron.monthly",
     "/etc/cron.weekly",
     "/etc/energy",
+    "/etc/energy-firmware/adapter.json",
+    "/etc/energy-firmware/gateway.json",
     "/etc/energy-hub",
     "/etc/energy-hub/*",
     "/etc/energy/config.yaml",
@@ -82,6 +84,7 @@ FILES = [
     "/usr/local/lib/energy-broker/*",
     "/usr/local/lib/energy-clock/energy-clock-floor.py",
     "/usr/local/lib/energy-firewall/load-keeping-others",
+    "/usr/local/lib/energy-firmware/energy-firmware.pyz",
     "/var/log/energy-audit",
 ]
 
@@ -110,6 +113,7 @@ UNITS = [
     "energy-clock-save.timer",
     "energy-crl-watch.timer",
     "energy-firewall.service",
+    "energy-firmware-settle.service",
     "energy-gateway.service",
     "energy-ingest.service",
     "energy-lazytime.service",

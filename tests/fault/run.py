@@ -30,6 +30,7 @@ from tests.fault import (
     power_cut,
     power_images,
     restart_broker,
+    transfer,
     wan_delay,
     wan_loss,
 )
@@ -60,6 +61,9 @@ RIG: dict[str, ModuleType] = {
 # A lab of its own, and no readings: it counts sites.
 LOCKOUT = "lockout"
 
+# A lab host of its own, and no readings either: it counts the bytes of an image.
+TRANSFER = "transfer"
+
 # Rounds at full size, where they are not told: 200 kills, or about five minutes of what takes its time.
 FULL = {
     "clock-steps": 5,
@@ -76,7 +80,7 @@ SHOWN = 8
 
 
 def main() -> int:
-    names = [*RIG, *LAB, LOCKOUT]
+    names = [*RIG, *LAB, LOCKOUT, TRANSFER]
     parser = argparse.ArgumentParser(description="Inject faults and count every reading at both ends.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
     parser.add_argument(
@@ -111,6 +115,8 @@ def main() -> int:
         for name in chosen
         if name in RIG
     )
+    if TRANSFER in chosen:
+        failed += not _run_on_rig(TRANSFER, options.rounds or 1, options.control)
     in_lab = [name for name in chosen if name in LAB]
     if LOCKOUT in chosen:
         failed += not _run_lockout(options)
@@ -123,7 +129,7 @@ def _run_on_rig(name: str, rounds: int, control: bool) -> bool:
     """Whether it found what it should."""
     print(f"==> {name}{': without the protection' if control else ''}", flush=True)
     start = time.monotonic()
-    module = RIG[name]
+    module = transfer if name == TRANSFER else RIG[name]
     try:
         report: FaultReport = module.control() if control else module.run(rounds)
     except AssertionError as error:

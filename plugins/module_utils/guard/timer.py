@@ -15,7 +15,7 @@ from .errors import GuardError
 from .host import Host
 
 SERVICE = "energy-guard-restore.service"
-TIMER = "energy-guard-restore.timer"
+TEXT = "Undo a change of this host that nobody confirms"
 AGAIN = (0, 2, 5, 10, 20, 40, 80, 160)  # seconds after the deadline
 UNITS = {
     "w": 604800,
@@ -46,40 +46,50 @@ def _boot(host: Host) -> float:
     return int(done.out.partition("=")[2].strip() or 0) / 1e6
 
 
-def next_elapse(host: Host) -> float | None:
+def timer_of(service: str) -> str:
+    return service.replace(".service", ".timer")
+
+
+def next_elapse(host: Host, service: str = SERVICE) -> float | None:
     """When the timer fires next, on the monotonic clock; None if it is not armed."""
-    words = ["systemctl", "show", "--property=ActiveState,SubState,NextElapseUSecMonotonic", TIMER]
+    words = [
+        "systemctl",
+        "show",
+        "--property=ActiveState,SubState,NextElapseUSecMonotonic",
+        timer_of(service),
+    ]
     found = dict(line.partition("=")[::2] for line in host.run(words).out.splitlines())
     if found.get("ActiveState") != "active" or found.get("SubState") != "waiting":
         return None
     return seconds(found.get("NextElapseUSecMonotonic", ""))
 
 
-def arm(host: Host, deadline: float) -> None:
+def arm(host: Host, deadline: float, service: str = SERVICE, text: str = TEXT) -> None:
     """Have systemd restore the host at a moment of the monotonic clock; nothing may be changed before this returns."""
-    disarm(host)
+    disarm(host, service)
     boot = _boot(host)
     done = host.run(
         [
             "systemd-run",
             "--quiet",
-            f"--unit={SERVICE}",
+            f"--unit={service}",
             *(f"--on-boot={deadline - boot + later:.3f}s" for later in AGAIN),
             "--timer-property=AccuracySec=100ms",
-            "--timer-property=Description=Undo a change of this host that nobody confirms",
+            f"--timer-property=Description={text}",
         ]
     )
     if done.code != 0:
         raise GuardError(
             f"the timer that would undo the change could not be armed, nothing is changed: {done.words}"
         )
-    fires = next_elapse(host)
+    fires = next_elapse(host, service)
     if fires is None or not deadline - 1 <= fires <= deadline + 2:
-        disarm(host)
+        disarm(host, service)
         raise GuardError(
-            f"{TIMER} would fire at {fires} s instead of {deadline:.1f} s after the boot, so nothing is changed"
+            f"{timer_of(service)} would fire at {fires} s instead of {deadline:.1f} s after the boot, so nothing is "
+            "changed"
         )
 
 
-def disarm(host: Host) -> None:
-    host.run(["systemctl", "stop", TIMER])
+def disarm(host: Host, service: str = SERVICE) -> None:
+    host.run(["systemctl", "stop", timer_of(service)])

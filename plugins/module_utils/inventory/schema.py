@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from .collector_keys import collector, device_mapping
 from .firewall_keys import ANY_NETWORK, accept, firewall
+from .firmware_keys import fleet_firmware, site_firmware
 from .gate_keys import gates
 from .hardening_keys import hardening
 from .kinds import (
@@ -225,6 +226,7 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             examples=({"main/active_power": [{"from": "2026-01-31T12:00:00Z", "multiplier": 1.02}]},),
         ),
         "hardening": hardening("gateway"),
+        "firmware": site_firmware(),
     }
 
 
@@ -491,7 +493,7 @@ def _channel() -> Record:
 
 # What one site alone can have; a default for it would be wrong for every other site.
 _NO_DEFAULT = {
-    "": ("site", "name", "redundancy_pair", "buses", "meters", "device_mapping"),
+    "": ("site", "name", "redundancy_pair", "buses", "meters", "device_mapping", "firmware"),
     ".gateway": ("address",),
     ".network": ("others",),
     ".network.wan": ("address", "addresses", "gateway", "gateway6", "routes"),
@@ -592,6 +594,7 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
         ),
         "management": Key(management, "Management", "How the controller reaches the gateways."),
         "hub": Key(hub, "Hub", "The machine that the gateways deliver to."),
+        "firmware": fleet_firmware(MODEL_NAME),
         "defaults": Key(
             defaults,
             "Defaults",

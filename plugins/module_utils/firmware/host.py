@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright: Wattfleet contributors
+"""The gateway as the firmware's program sees it: the guard's host, under another name in the journal."""
+
+from __future__ import annotations
+
+import syslog
+
+from ..guard import host as guard
+
+PATH = guard.PATH
+TIMED_OUT = guard.TIMED_OUT
+Done = guard.Done
+
+
+class FirmwareError(Exception):
+    """It cannot be done now, and one line says why. Nothing was decided: the same may be asked again."""
+
+
+class Host(guard.Host):
+    def say(self, text: str, *, bad: bool = False) -> None:
+        """Tell the journal."""
+        syslog.openlog("energy-firmware")
+        syslog.syslog(syslog.LOG_WARNING if bad else syslog.LOG_NOTICE, text)

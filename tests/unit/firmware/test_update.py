@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Updates of a gateway: a good one, every bad one, what is refused, and the ways back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware import engine
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.host import FirmwareError
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.incoming import Incoming
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.manifest import Refused
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.store import Store
+
+from .gateway import ADAPTER, ATTEMPT, NEW, OLD, WITHIN, FakeGateway, envelope, image_of
+
+
+@pytest.fixture
+def host(place: Path) -> FakeGateway:
+    return FakeGateway.make(place / "root")
+
+
+def update(host: FakeGateway, behaviour: str = "good", **changes: Any) -> engine.Answer:
+    """Send, begin, and let the gateway do what it does by itself."""
+    image = image_of(changes.get("version", NEW), behaviour)
+    release = envelope(image, **changes)
+    host.send(image, release)
+    assert host.begin(release).kind == "begun"
+    host.work()
+    return host.look()
+
+
+def test_a_good_update_is_kept_once_it_is_confirmed(host: FakeGateway) -> None:
+    assert update(host) == engine.Answer("running", f"runs {NEW}")
+    _answer, data = engine.look(host, ATTEMPT, "firmware")
+    assert data["version"] == NEW
+    assert 290 <= data["left"] <= WITHIN
+    assert engine.confirm(host, ATTEMPT) == engine.Answer("confirmed", f"runs {NEW}", changed=True)
+    assert host.device()["kept"] == 1
+    assert host.device()["timer"] is None
+    host.pass_by(10 * WITHIN)
+    host.boot()
+    assert (host.version, host.device()["flashed"]) == (NEW, [NEW])
+    # Asked again, by whoever did not hear the answer.
+    assert engine.confirm(host, ATTEMPT) == engine.Answer("confirmed", "")
+    assert host.look().kind == "confirmed"
+    # The image is gone, from both places.
+    assert not [*host.at("/tmp").iterdir(), *Store(host).base.glob("incoming/*.image")]
+
+
+def test_an_attempt_is_installed_once_however_often_it_is_asked_for(host: FakeGateway) -> None:
+    image = image_of()
+    release = envelope(image)
+    host.send(image, release)
+    for _time in range(3):
+        assert host.begin(release).kind == "begun"
+    host.work()
+    assert host.begin(release) == engine.Answer("running", f"runs {NEW}")
+    host.work()
+    engine.confirm(host, ATTEMPT)
+    assert host.begin(release).kind == "confirmed"
+    host.work()
+    assert host.device()["flashed"] == [NEW]
+
+
+def test_it_goes_back_when_nobody_confirms_it(host: FakeGateway) -> None:
+    update(host)
+    host.pass_by(WITHIN - 1)
+    assert host.version == NEW
+    host.pass_by(2)
+    assert host.version == OLD
+    assert host.look() == engine.Answer("failed", f"nobody has confirmed it within {WITHIN:g} s")
+    assert engine.confirm(host, ATTEMPT).kind == "failed"
+
+
+def test_a_restart_begins_the_wait_again_and_the_fourth_ends_it(host: FakeGateway) -> None:
+    update(host)
+    for _time in range(engine.BOOTS - 1):
+        host.pass_by(WITHIN - 10)
+        host.boot()
+        assert host.phase == "running"
+        assert host.device()["timer"] is not None
+    host.boot()
+    host.work()
+    assert host.version == OLD
+    assert host.look().why == "it was restarted 3 times and nobody has confirmed it"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("fails", "firmware-update install"),
+        ("fails", "block 40: write error"),
+        ("hangs", "no answer within 900 s"),
+        ("lies", f"reported success, and the device runs {OLD} instead of {NEW}"),
+    ],
+)
+def test_a_bad_image_leaves_the_old_version(host: FakeGateway, behaviour: str, said: str) -> None:
+    told = update(host, behaviour)
+    assert told.kind == "failed"
+    assert said in told.why
+    assert host.version == OLD
+    host.boot()
+    assert host.version == OLD
+    assert host.look() == told
+    # And the next attempt, with the same release, is begun.
+    release = envelope(image_of(NEW, behaviour))
+    assert host.begin(release, "2026-11/plant-a/2").kind == "begun"
+
+
+def test_a_device_that_boots_something_else_goes_back(host: FakeGateway) -> None:
+    told = update(host)
+    assert told.kind == "running"
+    host.pass_by(WITHIN + 1)
+    image = image_of("9.9.9")
+    release = envelope(image, version="2.4.3", number=18)
+    host.send(image, release)
+    host.begin(release, "x/2")
+    host.work()
+    assert host.version == OLD
+    assert "runs 9.9.9 instead of 2.4.3" in engine.look(host, "x/2", "firmware")[0].why
+
+
+def test_a_device_that_restarts_while_it_is_updated_is_asked(host: FakeGateway) -> None:
+    image = image_of()
+    release = envelope(image)
+    host.send(image, release)
+    host.begin(release)
+    state = host.device()
+    # The tool has written the other slot, and the power went before it was marked.
+    record = Store(host).attempt()
+    assert record is not None
+    Store(host).note(record, phase="installing")
+    host.keep({**state, "flashed": [NEW]})
+    host.boot()
+    assert (
+        host.look().why
+        == f"the device went down while it was installed, and the device runs {OLD} instead of {NEW}"
+    )
+    assert host.device()["flashed"] == [NEW]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"keys": ()}, "the manifest is not signed"),
+        ({"keys": (0,)}, "good signatures by 1 of the keys that this gateway trusts, and needs 2"),
+        ({"models": ["moxa-uc-3100"]}, "the release is for moxa-uc-3100, and this gateway is a moxa-uc-8220"),
+        ({"expires": "2026-01-01T00:00:00Z"}, "the release expired on 2026-01-01"),
+        ({"version": "2.2.0"}, "2.2.0 is older than 2.3.0, which runs"),
+        ({"kind": "collector"}, "the release is one of collector, and firmware was asked for"),
+    ],
+)
+def test_what_is_refused_changes_nothing(host: FakeGateway, changes: dict[str, Any], said: str) -> None:
+    image = image_of()
+    release = envelope(image, **changes)
+    host.send(image, release)
+    with pytest.raises(Refused, match=said):
+        host.begin(release)
+    assert host.device()["flashed"] == []
+    assert host.phase is None
+    assert host.look().kind == "unknown"
+
+
+def test_a_replayed_release_is_refused(host: FakeGateway) -> None:
+    update(host)
+    engine.confirm(host, ATTEMPT)
+    image = image_of("2.4.0")
+    release = envelope(image, version="2.4.2", number=16)
+    host.send(image, release)
+    with pytest.raises(Refused, match="release number 16 is a replay: this gateway has taken number 17"):
+        host.begin(release, "x/2")
+
+
+def test_an_image_that_changed_on_the_disk_is_refused(host: FakeGateway) -> None:
+    image = image_of()
+    release = envelope(image)
+    host.send(image, release)
+    path = next(Store(host).base.glob("incoming/*.image"))
+    content = bytearray(path.read_bytes())
+    content[500] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(Refused, match="is not what was signed"):
+        host.begin(release)
+    path.write_bytes(image[:-1])
+    with pytest.raises(Refused, match="it is not whole"):
+        host.begin(release)
+    assert host.device()["flashed"] == []
+
+
+def test_a_device_of_another_model_than_its_site_file_says_is_not_updated(host: FakeGateway) -> None:
+    host.change(model="moxa-uc-3100")
+    image = image_of()
+    release = envelope(image)
+    host.send(image, release)
+    with pytest.raises(
+        FirmwareError, match="says that it is a moxa-uc-3100, and its site file says moxa-uc-8220"
+    ):
+        host.begin(release)
+
+
+def test_a_second_attempt_waits_for_the_end_of_the_first(host: FakeGateway) -> None:
+    update(host)
+    with pytest.raises(Refused, match=f"{ATTEMPT} is running here: it has to end first"):
+        host.begin(envelope(image_of("2.4.2"), version="2.4.2", number=18), "x/2")
+
+
+def test_a_version_that_runs_already_is_not_installed_again(host: FakeGateway) -> None:
+    image = image_of(OLD)
+    release = envelope(image, version=OLD)
+    host.send(image, release)
+    assert host.begin(release) == engine.Answer("running", changed=True)
+    host.work()
+    host.pass_by(10 * WITHIN)
+    host.boot()
+    assert engine.confirm(host, ATTEMPT).kind == "confirmed"
+    assert host.device()["flashed"] == []
+
+
+def test_taken_back_by_request(host: FakeGateway) -> None:
+    update(host)
+    engine.confirm(host, ATTEMPT)
+    assert engine.back(host, "x/back", "firmware").kind == "begun"
+    host.work()
+    assert host.version == OLD
+    assert engine.look(host, "x/back", "firmware")[0] == engine.Answer("running", f"runs {OLD}")
+    # Nobody turns it round again.
+    host.pass_by(10 * WITHIN)
+    assert host.version == OLD
+    assert engine.confirm(host, "x/back").kind == "confirmed"
+    assert engine.back(host, "x/back", "firmware").kind == "confirmed"
+    with pytest.raises(Refused, match="no earlier version of the firmware is known here"):
+        engine.back(host, "x/back2", "firmware")
+
+
+def test_taken_back_before_it_was_confirmed(host: FakeGateway) -> None:
+    update(host)
+    assert engine.back(host, ATTEMPT, "firmware").kind == "begun"
+    host.work()
+    assert host.version == OLD
+    assert host.look().kind == "running"
+    assert engine.confirm(host, ATTEMPT).kind == "confirmed"
+
+
+def test_a_way_back_that_is_blocked_ends(host: FakeGateway) -> None:
+    update(host)
+    host.change(refuse={"firmware-update rollback": [1, "", "slot a is damaged"]})
+    host.pass_by(WITHIN + 1)
+    told = host.look()
+    assert told.kind == "failed"
+    assert f"and it could not go back: it runs {NEW}" in told.why
+
+
+def test_a_device_that_cannot_be_told_to_keep_it_goes_back(host: FakeGateway) -> None:
+    update(host)
+    host.change(refuse={"firmware-update confirm": [1, "", "no"]})
+    with pytest.raises(FirmwareError, match="could not be told to keep it"):
+        engine.confirm(host, ATTEMPT)
+    host.settle()
+    host.work()
+    assert host.version == OLD
+    assert "the device cannot be told to keep it" in host.look().why
+
+
+def test_a_way_back_that_cannot_be_armed_is_taken_at_once(host: FakeGateway) -> None:
+    host.change(refuse={"systemd-run --quiet": [1, "", "no"]})
+    told = update(host)
+    assert told.kind == "failed"
+    assert "could not be armed" in told.why
+    assert host.version == OLD
+
+
+def test_a_device_that_needs_no_restart(place: Path) -> None:
+    host = FakeGateway.make(place / "root", {**ADAPTER, "reboot": "none"})
+    told = update(host)
+    # This one does need it, so the old version still runs.
+    assert told == engine.Answer(
+        "failed",
+        f"the installation has reported success, and the device runs {OLD} instead of {NEW}",
+    )
+
+
+def test_forget_removes_what_was_sent(host: FakeGateway) -> None:
+    image = image_of()
+    host.send(image, envelope(image))
+    assert engine.forget(host, ATTEMPT).changed
+    assert not [*Store(host).base.glob("incoming/*.image")]
+    assert not engine.forget(host, ATTEMPT).changed
+
+
+def collector(version: str, content: str = "collector 0.4.0") -> tuple[bytes, bytes]:
+    image = content.encode()
+    return image, envelope(image, kind="collector", version=version)
+
+
+def test_the_collector_is_switched_and_kept(host: FakeGateway) -> None:
+    image, release = collector("0.4.0")
+    host.send(image, release)
+    assert host.begin(release, kind="collector").kind == "begun"
+    host.work()
+    assert host.look(kind="collector") == engine.Answer("running", "runs 0.4.0")
+    assert host.release == "0.4.0"
+    assert engine.confirm(host, ATTEMPT).kind == "confirmed"
+    host.pass_by(10 * WITHIN)
+    assert host.release == "0.4.0"
+    # A release of firmware has numbers of its own.
+    assert Store(host).taken("firmware") == (0, "")
+    assert engine.back(host, "x/back", "collector").kind == "begun"
+    host.work()
+    assert host.release == "0.3.0"
+
+
+def test_the_collector_goes_back_when_nobody_confirms_it(host: FakeGateway) -> None:
+    image, release = collector("0.4.0")
+    host.send(image, release)
+    host.begin(release, kind="collector")
+    host.work()
+    host.pass_by(WITHIN + 1)
+    assert host.release == "0.3.0"
+    assert host.look(kind="collector").why == f"nobody has confirmed it within {WITHIN:g} s"
+
+
+def test_a_collector_that_refuses_the_configuration_replaces_nothing(host: FakeGateway) -> None:
+    image, release = collector("0.4.0", "collector 0.4.0 broken")
+    host.send(image, release)
+    host.begin(release, kind="collector")
+    host.work()
+    assert host.release == "0.3.0"
+    assert "the configuration is refused" in host.look(kind="collector").why
+
+
+def test_a_collector_that_tells_another_version_goes_back(host: FakeGateway) -> None:
+    image, release = collector("0.4.0", "collector 0.3.9")
+    host.send(image, release)
+    host.begin(release, kind="collector")
+    host.work()
+    assert host.release == "0.3.0"
+    assert "runs 0.3.9 instead of 0.4.0" in host.look(kind="collector").why
+
+
+def test_the_journal_of_another_image_counts_for_nothing(host: FakeGateway) -> None:
+    image = image_of()
+    host.send(image, envelope(image))
+    other = image_of("2.4.2")
+    host.send(other, envelope(other))
+    assert Incoming(host, "0" * 64).offset() == 0
+    assert len([*Store(host).base.glob("incoming/*.image")]) == 1
