@@ -12,6 +12,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ CREATE TABLE IF NOT EXISTS site (
 
 class LedgerError(WattfleetError):
     """The ledger cannot be used as it is asked to; one line."""
+
+
+class LedgerChangedError(LedgerError):
+    """Somebody else has written since the ledger was read: read it again, and decide again."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,11 @@ class Ledger:
 
     # Writing.
 
-    def write(self, steps: Iterable[Step], *, at: int, who: str) -> None:
+    def write(self, steps: Iterable[Step], *, at: int, who: str, following: int | None = None) -> None:
         """Write steps, all or none; when this returns they are on the disk.
 
-        Raises LedgerError when a record is no longer what a step expects (somebody else writes), or for a step that
+        `following` is the number of the last entry that was known when they were decided. Raises LedgerChangedError
+        when another one was written since, LedgerError when a record is not what a step expects, or for a step that
         does not exist.
         """
         steps = list(steps)
@@ -151,10 +157,7 @@ class Ledger:
         try:
             database.execute("BEGIN IMMEDIATE")
             try:
-                number, previous = self._last()
-                for step in steps:
-                    number += 1
-                    previous = self._write_one(number, previous, at, who, step)
+                self._write_all(steps, at, who, following)
                 self._observe("before")
                 database.execute("COMMIT")
             except BaseException:
@@ -164,6 +167,16 @@ class Ledger:
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: cannot be written: {error}") from None
         self._observe("after")
+
+    def _write_all(self, steps: Iterable[Step], at: int, who: str, following: int | None) -> None:
+        number, previous = self._last()
+        if following is not None and number != following:
+            raise LedgerChangedError(
+                f"{self.path}: entry {number} was written since entry {following} was read: try again"
+            )
+        for step in steps:
+            number += 1
+            previous = self._write_one(number, previous, at, who, step)
 
     def _write_one(self, number: int, previous: bytes, at: int, who: str, step: Step) -> bytes:
         record = self._record(step.rollout, step.site)
@@ -219,6 +232,15 @@ class Ledger:
         return Record(row[0], row[1], json.loads(row[2])) if row else None
 
     # Reading.
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is read within is of one moment, whoever writes meanwhile."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._database.execute("COMMIT")
 
     @property
     def number(self) -> int:

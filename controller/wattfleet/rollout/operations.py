@@ -43,11 +43,11 @@ def plan_steps(name: str, plan: Plan, versions: Mapping[str, str], pairs: Mappin
 
 def load(ledger: Ledger, name: str) -> Rollout:
     """A rollout with its sites, as the ledger has it. Raises LedgerError."""
-    record = ledger.rollout(name)
+    with ledger.reading():
+        record, sites, number = ledger.rollout(name), ledger.sites(name), ledger.number
     waves = tuple(tuple(wave) for wave in record.data["waves"])
-    return Rollout(
-        name, record, ledger.sites(name), Settings(**record.data["settings"]), waves, record.data["pairs"]
-    )
+    settings = Settings(**record.data["settings"])
+    return Rollout(name, record, sites, settings, waves, record.data["pairs"], number)
 
 
 def start(rollout: Rollout, digest: str) -> list[Step]:

@@ -107,25 +107,24 @@ def _waves(order: Sequence[Site], settings: Settings) -> list[list[Site]]:
         first = waiting[0]
         wave: list[Site] = []
         names: set[str] = set()
+        barred: set[str] = set()  # who stands in for one of the wave
         later: list[Site] = []
         for site in waiting:
             if (
                 len(wave) < int(size)
                 and (site.critical, site.ring) == (first.critical, first.ring)
-                and not _is_paired(site, names, wave)
+                and site.name not in barred
+                and site.pair not in names
             ):
                 wave.append(site)
                 names.add(site.name)
+                barred.add(site.pair or "")
             else:
                 later.append(site)
         waves.append(wave)
         waiting = later
         size = max(size * settings.growth, size + 1)
     return waves
-
-
-def _is_paired(site: Site, names: set[str], wave: Sequence[Site]) -> bool:
-    return site.pair in names or any(other.pair == site.name for other in wave)
 
 
 def _estimates(
