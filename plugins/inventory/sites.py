@@ -101,6 +101,12 @@ options:
       soak:
         description: Seconds that a site is watched before its gate is judged.
         type: float
+      patience:
+        description: Seconds after the soak in which a gate may be inconclusive before a person is asked for.
+        type: float
+      install_time:
+        description: Seconds that a gateway takes for an installation, reboot included.
+        type: float
       deadlines:
         description: Seconds for C(transfer), C(install) and C(reboot); silence past a deadline is a failure.
         type: dict

@@ -23,6 +23,7 @@ from wattfleet.rollout.states import ACTIVE, AT_RISK, OVER, SETTLED, RolloutStat
 FORWARD, BACK = "forward", "back"
 # Bytes of one execution from which on a rate is taken.
 LEAST_TO_MEASURE = 65536
+DAY = 86_400_000  # ms
 
 
 class Kind(StrEnum):
@@ -259,7 +260,9 @@ def _follow(
     if answered is not None:
         if answered.kind in (Kind.FAILED, Kind.REFUSED):
             why = answered.why or answered.kind.value
-            decision.site(name, SiteState.FAILED, why, deadline=None, gate=None)
+            decision.site(
+                name, SiteState.FAILED, why, deadline=None, gate=None, version=answered.data.get("version")
+            )
             return
         if _advance(decision, name, record, answered, settings):
             return
@@ -274,6 +277,7 @@ def _follow(
             f"not heard of within its deadline while {state.value}",
             deadline=None,
             gate=None,
+            version=None,
         )
     elif seen is not None:
         _note(decision, name, record, seen)
@@ -287,13 +291,22 @@ def _note(decision: _Decision, name: str, record: Record, seen: Seen) -> None:
     elif seen.kind is Kind.TRANSFERRING and state is SiteState.TRANSFERRING:
         offset, length = seen.data.get("offset"), seen.data.get("length")
         if offset != record.data.get("offset"):
-            decision.site(name, state, f"{offset} of {length} bytes", **_progress(seen), trouble=None)
+            data = _progress(seen, record, decision.now)
+            decision.site(name, state, f"{offset} of {length} bytes", **data, trouble=None)
 
 
-def _progress(seen: Seen) -> dict[str, Any]:
-    """How far a transfer is, and the bytes a second that its link has carried; both are kept."""
+def spent_today(record: Record, now: int) -> int:
+    """Bytes that transfers have taken of the site's link since midnight (UTC)."""
+    day, count = record.data.get("spent", (0, 0))
+    return int(count) if day == now // DAY else 0
+
+
+def _progress(seen: Seen, record: Record, now: int) -> dict[str, Any]:
+    """How far a transfer is, what it has taken today, and the bytes a second that the link has carried."""
     found = {key: seen.data[key] for key in ("offset", "length") if key in seen.data}
     sent, seconds = seen.data.get("sent"), seen.data.get("seconds")
+    if sent:
+        found["spent"] = [now // DAY, spent_today(record, now) + sent]
     # Of a few bytes it tells the latency, not the rate.
     if sent and seconds and sent >= LEAST_TO_MEASURE:
         found["rate"] = round(sent / seconds, 1)
@@ -305,7 +318,7 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
     state, now = decision.state_of(name), decision.now
     if state is SiteState.TRANSFERRING and seen.kind is Kind.TRANSFERRED:
         why = seen.why or "verified from the gateway's disk"
-        decision.site(name, SiteState.VERIFIED, why, deadline=None, **_progress(seen))
+        decision.site(name, SiteState.VERIFIED, why, deadline=None, **_progress(seen, record, now))
         return True
     if state is SiteState.INSTALLING:
         if seen.kind is Kind.BEGUN:
@@ -368,7 +381,8 @@ def _judge(decision: _Decision, name: str, record: Record, verdict: Verdict | No
     deadline = _in(now, settings.reboot_deadline)
     told = record.data.get("gate")
     if verdict is not None and verdict.outcome is Outcome.FAIL:
-        decision.site(name, SiteState.FAILED, f"gate: {verdict.why}", deadline=None, gate=None)
+        # Nobody confirms it, so it is going to go back: what it runs is not known from here on.
+        decision.site(name, SiteState.FAILED, f"gate: {verdict.why}", deadline=None, gate=None, version=None)
         return True
     if verdict is not None and now >= int(record.data["soak_until"]) and told != Outcome.PASS.value:
         # `approve` lets a person decide where the readings do not.
@@ -379,9 +393,10 @@ def _judge(decision: _Decision, name: str, record: Record, verdict: Verdict | No
             why = (
                 f"the rollout is {decision.rollout.state.value}, and its gate is inconclusive: {verdict.why}"
             )
-            decision.site(name, SiteState.FAILED, why, deadline=None, gate=None)
+            decision.site(name, SiteState.FAILED, why, deadline=None, gate=None, version=None)
             return True
-        if outcome.value != told:
+        is_early = now < int(record.data["soak_until"]) + settings.patience * 1000
+        if outcome.value != told and not (outcome is Outcome.INCONCLUSIVE and is_early):
             why = f"gate: {verdict.why}" + (f"; approved by {record.data['approved']}" if approved else "")
             decision.site(name, SiteState.SOAKING, why, gate=outcome.value, deadline=deadline)
             return True

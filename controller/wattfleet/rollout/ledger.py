@@ -23,6 +23,8 @@ from wattfleet.rollout.states import ROLLOUT_STEPS, SITE_STEPS, RolloutState, Si
 # Of the first entry.
 NOTHING = b"\0" * 32
 BUSY_TIMEOUT = 10.0  # s
+# A rollout has changed what a site in one of these runs, or has tried to.
+TOUCHED = ("ok", "failed", "silent")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -37,6 +39,7 @@ CREATE TABLE IF NOT EXISTS entry (
     data     TEXT NOT NULL,            -- JSON: what changes of the record beside its state
     hash     BLOB NOT NULL
 ) STRICT;
+CREATE INDEX IF NOT EXISTS entry_of_site ON entry (rollout, site, number);
 CREATE TABLE IF NOT EXISTS rollout (
     name     TEXT PRIMARY KEY,
     state    TEXT NOT NULL,
@@ -269,9 +272,37 @@ class Ledger:
         )
         return {row[0]: Record(row[1], row[2], json.loads(row[3])) for row in rows}
 
-    def entries(self, rollout: str | None = None) -> Iterator[Entry]:
-        """All entries in their order, or those of one rollout."""
-        where, keys = ("WHERE rollout = ?", (rollout,)) if rollout else ("", ())
+    def reasons(self, rollout: str) -> dict[str, str]:
+        """Why each site, and the rollout ('') itself, came to be as it is: of the last step that changed the state."""
+        rows = self._database.execute(
+            "SELECT site, why, max(number) FROM entry WHERE rollout = ? AND old != new GROUP BY site",
+            (rollout,),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """What rollouts have learned of sites: `rate` in bytes/s, and `version` where the last one left it known."""
+        found: dict[str, dict[str, Any]] = {}
+        rows = self._database.execute("SELECT site, state, data FROM site ORDER BY since")
+        for site, state, text in rows:
+            data = json.loads(text)
+            one = found.setdefault(site, {})
+            if "rate" in data:
+                one["rate"] = data["rate"]
+            if state in TOUCHED:
+                one["version"] = data.get("version")
+        return {
+            site: {key: value for key, value in one.items() if value is not None}
+            for site, one in found.items()
+        }
+
+    def entries(
+        self, rollout: str | None = None, site: str | None = None, beyond: int = 0
+    ) -> Iterator[Entry]:
+        """All entries in their order, or those of one rollout or site, from the one after number `beyond` on."""
+        tests = {"number > ?": beyond, "rollout = ?": rollout, "site = ?": site}
+        asked = {test: value for test, value in tests.items() if value is not None}
+        where, keys = "WHERE " + " AND ".join(asked), tuple(asked.values())
         for row in self._database.execute(
             f"SELECT number, at, who, rollout, site, old, new, why, data, hash FROM entry {where} ORDER BY number",  # noqa: S608  (no input in it)
             keys,

@@ -163,6 +163,20 @@ def rollout() -> Record:
                 OPTIONAL,
                 examples=(900,),
             ),
+            "patience": Key(
+                Number(0, 30 * 86400, "(seconds)"),
+                "Patience",
+                "Seconds after the soak in which a gate may be inconclusive before the rollout holds for a person.",
+                OPTIONAL,
+                examples=(1800,),
+            ),
+            "install_time": Key(
+                _DEADLINE,
+                "Time of an installation",
+                "Seconds that a gateway takes for it, reboot included; its window has to be open for as long.",
+                OPTIONAL,
+                examples=(600,),
+            ),
             "deadlines": Key(
                 deadlines,
                 "Deadlines",

@@ -69,6 +69,8 @@ FLEET_VALUES = yaml.safe_load(FLEET) | {
         "max_failed": 1,
         "growth": 3,
         "soak": 900,
+        "patience": 1800,
+        "install_time": 600,
         "deadlines": {"transfer": 604800, "install": 1800, "reboot": 900},
         "forks": 25,
         "nodes": [

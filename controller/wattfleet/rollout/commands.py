@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of `wattfleet rollout` do. Exit codes: 0 good, 1 an error, 3 halted, 4 waits for a person."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from wattfleet.errors import WattfleetError
+from wattfleet.rollout import operations, plan_file, show
+from wattfleet.rollout.arm import AnsibleArm, ask_versions, open_log
+from wattfleet.rollout.driver import Driver
+from wattfleet.rollout.engine import Rollout
+from wattfleet.rollout.fleet import Fleet, read_fleet
+from wattfleet.rollout.folder import INVENTORY, Folder
+from wattfleet.rollout.ledger import Ledger, LedgerChangedError, Step
+from wattfleet.rollout.plan_file import PlanFile
+from wattfleet.rollout.planning import make_plan
+from wattfleet.rollout.release import read_release
+from wattfleet.rollout.run import drive
+from wattfleet.rollout.states import RolloutState
+from wattfleet.rollout.status import Status, status_of
+from wattfleet.rollout.verdicts import Gate, NoGate
+
+HALTED, WAITS = 3, 4
+TRIES = 20
+REFRESH = 1.0  # s
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Make a plan, show it and save it."""
+    name = plan_file.check_name(arguments.name)
+    folder, ledger = _opened(arguments)
+    if name in ledger.rollouts():
+        raise WattfleetError(f"there is a rollout {name} already: give this one another name")
+    now = datetime.now(UTC)
+    fleet = read_fleet(_inventory(arguments), arguments.limit)
+    release = read_release(arguments.manifest, arguments.image, fleet.install_time, now)
+    known = ledger.known()
+    asked = [
+        site
+        for site in fleet.sites
+        if arguments.ask == "all" or (arguments.ask == "unknown" and "version" not in known.get(site, {}))
+    ]
+    if asked:
+        print(f"asking {len(asked)} sites what they run", file=sys.stderr)
+        with open_log(folder.log(name)) as log:
+            for site, version in ask_versions(fleet, asked, release.release.kind, log).items():
+                known[site] = {**known.get(site, {}), "version": version}
+    fleet = fleet.with_known(known)
+    made = make_plan(fleet.sites.values(), release.release, fleet.settings, fleet.rings, now)
+    files = {
+        "image": str(release.image),
+        "manifest": str(release.manifest),
+        "inventory": str(fleet.inventory),
+    }
+    one = PlanFile(name, made, files, now)
+    plan_file.save(folder.plan(name), one)
+    if arguments.json:
+        print(folder.plan(name).read_text(encoding="utf-8"), end="")
+    else:
+        console = show.console()
+        console.print(show.plan(one), highlight=False)
+        unknown = [site for site in made.terms if "was" not in made.terms[site]]
+        if unknown:
+            console.print(
+                f"what {_some(unknown)} run is not known: there is no taking back there", highlight=False
+            )
+        console.print(
+            f"begin it: wattfleet rollout start {name} --digest {made.digest[: plan_file.LEAST_DIGITS]}",
+            highlight=False,
+        )
+    return 0
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Begin a plan by its digest, and run it."""
+    folder, ledger = _opened(arguments)
+    one = plan_file.load(folder.plan(plan_file.check_name(arguments.name)))
+    plan_file.check_digest(one, arguments.digest)
+    release = read_release(
+        Path(one.files["manifest"]), Path(one.files["image"]), one.plan.release.install, datetime.now(UTC)
+    )
+    if release.release != one.plan.release:
+        raise WattfleetError(
+            f"{one.files['manifest']}: not the release that was planned: make the plan again"
+        )
+    if one.name not in ledger.rollouts():
+        ledger.write(operations.plan_steps(one.name, one.plan, one.files), at=_now(), who=_who())
+    _operate(ledger, one.name, lambda rollout: operations.start(rollout, one.plan.digest))
+    arguments.name = one.name
+    return 0 if arguments.no_run else _drive(arguments, folder, ledger)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Go on with a rollout."""
+    folder, ledger = _opened(arguments)
+    arguments.name = _newest(ledger, arguments.name)
+    if operations.load(ledger, arguments.name).state is RolloutState.PLANNED:
+        raise WattfleetError(f"{arguments.name} is planned and not begun: begin it with `start`")
+    return _drive(arguments, folder, ledger)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show how it stands, once or until it is over."""
+    _, ledger = _opened(arguments)
+    name = _newest(ledger, arguments.name)
+    if arguments.json:
+        print(json.dumps(_status(ledger, name).document(), indent=2))
+        return 0
+    console = show.console()
+    if not arguments.watch:
+        console.print(show.status(_status(ledger, name)), highlight=False)
+        return 0
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            rollout = operations.load(ledger, name)
+            live.update(show.status(_status(ledger, name, rollout)), refresh=True)
+            if Driver.is_over(rollout):
+                return 0
+            time.sleep(REFRESH)
+
+
+def pause(arguments: argparse.Namespace) -> int:
+    return _by_hand(arguments, operations.pause)
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    return _by_hand(arguments, operations.resume)
+
+
+def approve(arguments: argparse.Namespace) -> int:
+    return _by_hand(arguments, lambda rollout: operations.approve(rollout, _who()))
+
+
+def abort(arguments: argparse.Namespace) -> int:
+    return _by_hand(arguments, lambda rollout: operations.abort(rollout, arguments.why))
+
+
+def rollback(arguments: argparse.Namespace) -> int:
+    return _by_hand(arguments, operations.rollback)
+
+
+def retry(arguments: argparse.Namespace) -> int:
+    return _by_hand(arguments, lambda rollout: operations.retry(rollout, arguments.site))
+
+
+def skip(arguments: argparse.Namespace) -> int:
+    return _by_hand(arguments, lambda rollout: operations.skip(rollout, arguments.site))
+
+
+def log(arguments: argparse.Namespace) -> int:
+    """Print entries, or check all of them."""
+    _, ledger = _opened(arguments)
+    if arguments.verify:
+        faults = ledger.verify(arguments.head)
+        for fault in faults:
+            print(f"wattfleet: {ledger.path}: {fault}", file=sys.stderr)
+        if not faults:
+            print(f"{ledger.number} entries, none was changed; keep this elsewhere: {ledger.head()}")
+        return 1 if faults else 0
+    if arguments.head:
+        raise WattfleetError("--head goes with --verify")
+    name = None if arguments.all else _newest(ledger, arguments.name)
+    if name is not None:
+        ledger.rollout(name)
+    for one in ledger.entries(name, arguments.site):
+        print(json.dumps(show.entry_document(one)) if arguments.json else show.entry(one))
+    return 0
+
+
+# Driving.
+
+
+def gate_of(fleet: Fleet) -> Gate:  # noqa: ARG001  (what the hub says, once it can be asked, is found by the fleet)
+    """What judges the sites of a fleet."""
+    return NoGate()
+
+
+def _drive(arguments: argparse.Namespace, folder: Folder, ledger: Ledger) -> int:
+    name = arguments.name
+    files = ledger.rollout(name).data["files"]
+    fleet = read_fleet(_inventory(arguments) if arguments.inventory else Path(files["inventory"]))
+    with open_log(folder.log(name)) as out:
+        arm = AnsibleArm(fleet, gate_of(fleet), out)
+        with _reporting(ledger, name) as report:
+            rollout = drive(folder, ledger, name, arm, _who(), report, stay=not arguments.no_wait)
+    console = show.console()
+    console.print(show.status(_status(ledger, name, rollout)), highlight=False)
+    if rollout.state is RolloutState.HALTED:
+        return HALTED
+    return 0 if Driver.is_over(rollout) else WAITS
+
+
+@contextmanager
+def _reporting(ledger: Ledger, name: str) -> Iterator[Callable[[Rollout], None]]:
+    """A table that follows the rollout on a terminal; elsewhere a line for each entry."""
+    console = Console()
+    last = ledger.number
+
+    def lines(rollout: Rollout) -> None:
+        nonlocal last
+        if rollout.number == last:
+            return
+        for one in ledger.entries(name, beyond=last):
+            print(show.entry(one), flush=True)
+        last = rollout.number
+
+    if not console.is_terminal:
+        yield lines
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda rollout: live.update(show.status(_status(ledger, name, rollout)), refresh=True)
+
+
+# What all of them need.
+
+
+def _by_hand(arguments: argparse.Namespace, operation: Callable[[Rollout], list[Step]]) -> int:
+    """A person's operation; a driver that runs takes it up within a turn."""
+    folder, ledger = _opened(arguments)
+    name = _newest(ledger, arguments.name)
+    for step in _operate(ledger, name, operation)[-1:]:
+        print(f"{name}: {step.site + ' is ' if step.site else ''}{step.new}: {step.why}")
+    if not _is_driven(folder, name):
+        print(f"nobody drives it: wattfleet rollout run {name}")
+    return 0
+
+
+def _operate(ledger: Ledger, name: str, operation: Callable[[Rollout], list[Step]]) -> list[Step]:
+    """Read, decide, write; again, when a driver has written in between."""
+    for _ in range(TRIES):
+        rollout = operations.load(ledger, name)
+        steps = operation(rollout)
+        try:
+            ledger.write(steps, at=_now(), who=_who(), following=rollout.number)
+        except LedgerChangedError:
+            continue
+        return steps
+    raise WattfleetError(f"{name}: the ledger changes all the time: try again")
+
+
+def _is_driven(folder: Folder, name: str) -> bool:
+    try:
+        with folder.driving(name):
+            return False
+    except WattfleetError:
+        return True
+
+
+def _status(ledger: Ledger, name: str, rollout: Rollout | None = None) -> Status:
+    rollout = rollout or operations.load(ledger, name)
+    return status_of(rollout, ledger.reasons(name), datetime.now(UTC))
+
+
+def _opened(arguments: argparse.Namespace) -> tuple[Folder, Ledger]:
+    folder = Folder(arguments.state) if arguments.state else Folder.of(_inventory(arguments))
+    return folder, folder.ledger()
+
+
+def _inventory(arguments: argparse.Namespace) -> Path:
+    """Raises WattfleetError when none was named."""
+    named = arguments.inventory or os.environ.get(INVENTORY)
+    if not named:
+        raise WattfleetError(f"no fleet file is named: give it with -i, or in {INVENTORY}")
+    path = Path(named)
+    if not path.is_file():
+        raise WattfleetError(f"{path}: there is no such fleet file")
+    return path
+
+
+def _newest(ledger: Ledger, name: str | None) -> str:
+    """The rollout that is meant. Raises WattfleetError when there is none."""
+    names = ledger.rollouts()
+    if name is not None:
+        ledger.rollout(name)
+        return name
+    if not names:
+        raise WattfleetError(
+            f"{ledger.path}: there is no rollout yet: make a plan with `wattfleet rollout plan`"
+        )
+    return names[-1]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
