@@ -24,14 +24,15 @@ from wattfleet.paths import ROOT
 from wattfleet.rollout import orders
 from wattfleet.rollout.engine import Action, Command, Kind, Rollout, Seen
 from wattfleet.rollout.fleet import Fleet, Node
+from wattfleet.rollout.gate import Gate
 from wattfleet.rollout.gates import Verdict
-from wattfleet.rollout.verdicts import Gate, Verdicts
+from wattfleet.rollout.verdicts import Verdicts
 
 # Between the end of one question and the next to the same site, in s; a short soak is looked at more often.
 PACE = 10.0
 LOOKS_IN_A_SOAK = 20
-# Between the beginnings of two plays of a kind, in s: a play costs the controller a second or two of its CPU whether one
-# site is in it or fifty, so those that become free a moment later come along.
+# Between the beginnings of two plays of a kind, in s: a play costs the controller a second or two of its CPU whether
+# one site is in it or fifty, so those that become free a moment later come along.
 GATHER = 2.0
 # A node from which an answer is missing is left alone for so long, in s.
 NODE_REST = 120.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wattfleet.rollout import commands
 from wattfleet.rollout.folder import INVENTORY
+from wattfleet.rollout.preparing import ASK
 
 COMMAND = "wattfleet rollout"
 Run = Callable[[argparse.Namespace], int]
@@ -75,7 +76,7 @@ def _add_plan(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     plan.add_argument("--limit", metavar="PATTERN", help="these sites only, as ansible's --limit")
     plan.add_argument(
         "--ask",
-        choices=("unknown", "all", "none"),
+        choices=ASK,
         default="unknown",
         help="which sites are asked what they run: those of which no rollout has told (default), all, or none",
     )

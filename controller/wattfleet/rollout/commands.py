@@ -19,55 +19,37 @@ from rich.console import Console
 from rich.live import Live
 
 from wattfleet.errors import WattfleetError
-from wattfleet.rollout import operations, plan_file, show
-from wattfleet.rollout.arm import AnsibleArm, ask_versions, open_log
+from wattfleet.rollout import gate, operations, plan_file, preparing, show
+from wattfleet.rollout.arm import AnsibleArm, open_log
 from wattfleet.rollout.driver import Driver
 from wattfleet.rollout.engine import Rollout
-from wattfleet.rollout.fleet import Fleet, read_fleet
+from wattfleet.rollout.fleet import read_fleet
 from wattfleet.rollout.folder import INVENTORY, Folder
-from wattfleet.rollout.ledger import Ledger, LedgerChangedError, Step
-from wattfleet.rollout.plan_file import PlanFile
-from wattfleet.rollout.planning import make_plan
-from wattfleet.rollout.release import read_release
+from wattfleet.rollout.ledger import Ledger, Step
 from wattfleet.rollout.run import drive
 from wattfleet.rollout.states import RolloutState
 from wattfleet.rollout.status import Status, status_of
-from wattfleet.rollout.verdicts import Gate, NoGate
 
 HALTED, WAITS = 3, 4
-TRIES = 20
 REFRESH = 1.0  # s
 
 
 def plan(arguments: argparse.Namespace) -> int:
     """Make a plan, show it and save it."""
-    name = plan_file.check_name(arguments.name)
+    name = arguments.name
     folder, ledger = _opened(arguments)
-    if name in ledger.rollouts():
-        raise WattfleetError(f"there is a rollout {name} already: give this one another name")
-    now = datetime.now(UTC)
-    fleet = read_fleet(_inventory(arguments), arguments.limit)
-    release = read_release(arguments.manifest, arguments.image, fleet.install_time, now)
-    known = ledger.known()
-    asked = [
-        site
-        for site in fleet.sites
-        if arguments.ask == "all" or (arguments.ask == "unknown" and "version" not in known.get(site, {}))
-    ]
-    if asked:
-        print(f"asking {len(asked)} sites what they run", file=sys.stderr)
-        with open_log(folder.log(name)) as log:
-            for site, version in ask_versions(fleet, asked, release.release.kind, log).items():
-                known[site] = {**known.get(site, {}), "version": version}
-    fleet = fleet.with_known(known)
-    made = make_plan(fleet.sites.values(), release.release, fleet.settings, fleet.rings, now)
-    files = {
-        "image": str(release.image),
-        "manifest": str(release.manifest),
-        "inventory": str(fleet.inventory),
-    }
-    one = PlanFile(name, made, files, now)
-    plan_file.save(folder.plan(name), one)
+    one = preparing.make(
+        folder,
+        ledger,
+        name,
+        _inventory(arguments),
+        image=arguments.image,
+        manifest=arguments.manifest,
+        limit=arguments.limit,
+        ask=arguments.ask,
+        tell=lambda text: print(text, file=sys.stderr),
+    )
+    made = one.plan
     if arguments.json:
         print(folder.plan(name).read_text(encoding="utf-8"), end="")
     else:
@@ -88,19 +70,7 @@ def plan(arguments: argparse.Namespace) -> int:
 def start(arguments: argparse.Namespace) -> int:
     """Begin a plan by its digest, and run it."""
     folder, ledger = _opened(arguments)
-    one = plan_file.load(folder.plan(plan_file.check_name(arguments.name)))
-    plan_file.check_digest(one, arguments.digest)
-    release = read_release(
-        Path(one.files["manifest"]), Path(one.files["image"]), one.plan.release.install, datetime.now(UTC)
-    )
-    if release.release != one.plan.release:
-        raise WattfleetError(
-            f"{one.files['manifest']}: not the release that was planned: make the plan again"
-        )
-    if one.name not in ledger.rollouts():
-        ledger.write(operations.plan_steps(one.name, one.plan, one.files), at=_now(), who=_who())
-    _operate(ledger, one.name, lambda rollout: operations.start(rollout, one.plan.digest))
-    arguments.name = one.name
+    preparing.begin(folder, ledger, arguments.name, arguments.digest, _who())
     return 0 if arguments.no_run else _drive(arguments, folder, ledger)
 
 
@@ -184,17 +154,12 @@ def log(arguments: argparse.Namespace) -> int:
 # Driving.
 
 
-def gate_of(fleet: Fleet) -> Gate:  # noqa: ARG001  (what the hub says, once it can be asked, is found by the fleet)
-    """What judges the sites of a fleet."""
-    return NoGate()
-
-
 def _drive(arguments: argparse.Namespace, folder: Folder, ledger: Ledger) -> int:
     name = arguments.name
     files = ledger.rollout(name).data["files"]
     fleet = read_fleet(_inventory(arguments) if arguments.inventory else Path(files["inventory"]))
     with open_log(folder.log(name)) as out:
-        arm = AnsibleArm(fleet, gate_of(fleet), out)
+        arm = AnsibleArm(fleet, gate.gate_of(fleet.facts, fleet.hub), out)
         with _reporting(ledger, name) as report:
             rollout = drive(folder, ledger, name, arm, _who(), report, stay=not arguments.no_wait)
     console = show.console()
@@ -232,24 +197,11 @@ def _by_hand(arguments: argparse.Namespace, operation: Callable[[Rollout], list[
     """A person's operation; a driver that runs takes it up within a turn."""
     folder, ledger = _opened(arguments)
     name = _newest(ledger, arguments.name)
-    for step in _operate(ledger, name, operation)[-1:]:
+    for step in preparing.operate(ledger, name, operation, _who())[-1:]:
         print(f"{name}: {step.site + ' is ' if step.site else ''}{step.new}: {step.why}")
     if not _is_driven(folder, name):
         print(f"nobody drives it: wattfleet rollout run {name}")
     return 0
-
-
-def _operate(ledger: Ledger, name: str, operation: Callable[[Rollout], list[Step]]) -> list[Step]:
-    """Read, decide, write; again, when a driver has written in between."""
-    for _ in range(TRIES):
-        rollout = operations.load(ledger, name)
-        steps = operation(rollout)
-        try:
-            ledger.write(steps, at=_now(), who=_who(), following=rollout.number)
-        except LedgerChangedError:
-            continue
-        return steps
-    raise WattfleetError(f"{name}: the ledger changes all the time: try again")
 
 
 def _is_driven(folder: Folder, name: str) -> bool:
@@ -296,10 +248,6 @@ def _newest(ledger: Ledger, name: str | None) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
 
 
 def _who() -> str:

@@ -37,7 +37,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Fleet:
-    """`exported` is what `ansible-inventory --list --export` said."""
+    """`facts` is the fleet file, `hub` the variables of its host, `exported` what `ansible-inventory` said."""
 
     inventory: Path
     rings: tuple[str, ...]
@@ -46,6 +46,7 @@ class Fleet:
     forks: int
     nodes: tuple[Node, ...]
     install_time: float
+    facts: Mapping[str, Any]
     hub: Mapping[str, Any]
     exported: Mapping[str, Any]
 
@@ -132,6 +133,7 @@ def _fleet(inventory: Path, exported: dict[str, Any]) -> Fleet:
         forks=told.get("forks", FORKS),
         nodes=tuple(Node(**node) for node in told.get("nodes", ())),
         install_time=told.get("install_time", INSTALL_TIME),
+        facts=facts,
         hub=hosts.get("hub", {}),
         exported=exported,
     )

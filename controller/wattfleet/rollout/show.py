@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +35,14 @@ def console() -> Console:
     """For standard output; wide where nobody watches, so that nothing is cut off in a file."""
     here = Console()
     return here if here.is_terminal else Console(width=180)
+
+
+def as_text(one: RenderableType) -> str:
+    """Without colours, for a log."""
+    wide = Console(width=180, file=io.StringIO())
+    wide.print(one, highlight=False)
+    assert isinstance(wide.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in wide.file.getvalue().splitlines())
 
 
 def size(count: float) -> str:

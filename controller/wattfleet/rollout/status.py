@@ -16,6 +16,9 @@ from wattfleet.rollout.planning import Estimate, Work, estimates
 from wattfleet.rollout.states import AT_RISK, OVER, SETTLED, SiteState
 from wattfleet.rollout.windows import window_of
 
+# What may still happen by itself, or in the next window.
+UNSETTLED = frozenset(SiteState) - SETTLED
+
 
 @dataclass(frozen=True)
 class SiteStatus:

@@ -8,29 +8,16 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from wattfleet.rollout.engine import Rollout
-from wattfleet.rollout.gates import Outcome, Verdict
+from wattfleet.rollout.gate import Gate, ask
+from wattfleet.rollout.gates import Verdict
 from wattfleet.rollout.ledger import Record
 
 INTERVAL = 30.0  # s between two questions about a site
 FRESH = 4 * INTERVAL  # an answer that is older than this says nothing about now
 AT_ONCE = 4
-
-
-class Gate(Protocol):
-    """What judges a site that runs a new release. `record.data["look"]` is what the gateway last said itself."""
-
-    def verdict(self, site: str, record: Record) -> Verdict:
-        """May take its time."""
-
-
-class NoGate:
-    """Where nobody measures: a person decides, since what was not measured never passes."""
-
-    def verdict(self, site: str, record: Record) -> Verdict:  # noqa: ARG002  (the interface)
-        return Verdict(Outcome.INCONCLUSIVE, "nothing measures the sites")
 
 
 @dataclass(frozen=True)
@@ -70,10 +57,7 @@ class Verdicts:
         return found
 
     def _ask(self, name: str, record: Record) -> None:
-        try:
-            verdict = self._gate.verdict(name, record)
-        except Exception as error:  # noqa: BLE001  (whatever goes wrong in asking proves nothing about the site)
-            verdict = Verdict(Outcome.INCONCLUSIVE, f"the gate could not be asked: {error}")
+        verdict = ask(self._gate, name, record)
         with self._lock:
             self._answers[name] = _Answer(record.since, verdict, time.monotonic())
             self._asked.discard(name)
