@@ -380,11 +380,14 @@ def _judge(decision: _Decision, name: str, record: Record, verdict: Verdict | No
     now, settings = decision.now, decision.rollout.settings
     deadline = _in(now, settings.reboot_deadline)
     told = record.data.get("gate")
+    if told == Outcome.PASS.value and (verdict is None or verdict.outcome is not Outcome.FAIL):
+        # It is to confirm, and nothing else that it says keeps its deadline from coming.
+        return False
     if verdict is not None and verdict.outcome is Outcome.FAIL:
         # Nobody confirms it, so it is going to go back: what it runs is not known from here on.
         decision.site(name, SiteState.FAILED, f"gate: {verdict.why}", deadline=None, gate=None, version=None)
         return True
-    if verdict is not None and now >= int(record.data["soak_until"]) and told != Outcome.PASS.value:
+    if verdict is not None and now >= int(record.data["soak_until"]):
         # `approve` lets a person decide where the readings do not.
         approved = verdict.outcome is Outcome.INCONCLUSIVE and record.data.get("approved")
         outcome = Outcome.PASS if approved else verdict.outcome

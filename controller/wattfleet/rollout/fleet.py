@@ -94,7 +94,14 @@ def read_fleet(inventory: Path, limit: str | None = None) -> Fleet:
     command = ["ansible-inventory", "-i", str(inventory.resolve()), "--list", "--export"]
     command += ["--playbook-dir", str(PLAYBOOKS)] + (["--limit", limit] if limit else [])
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env=ansible_environment()
+        command,
+        # Below ansible-playbook standard input is one that Ansible itself refuses.
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=ansible_environment(),
     )
     if done.returncode != 0:
         raise FleetError(

@@ -147,7 +147,7 @@ LIMITS = {
     "max_failed": 0,
     "growth": 10,
     "soak": 1,
-    "deadlines": {"transfer": 60, "install": 60, "reboot": 30},
+    "deadlines": {"transfer": 900, "install": 900, "reboot": 900},
     "forks": 8,
 }
 
