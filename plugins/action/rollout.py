@@ -12,6 +12,15 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.wattfleet.energy.plugins.plugin_utils import _rollout
 
 
+def _told(rollout: Any, reasons: dict[str, str]) -> list[str]:
+    """The rollout's state, and a line for each site that does not have the release."""
+    lines = [f"{rollout.name} is {rollout.state.value}: {reasons.get('', '')}"]
+    for site, record in rollout.sites.items():
+        if record.state not in ("ok", "skipped"):
+            lines.append(f"{site}: {record.state}: {record.data.get('trouble') or reasons.get(site, '')}")
+    return lines
+
+
 class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
@@ -57,7 +66,7 @@ class ActionModule(ActionBase):
             "state": rollout.state.value,
             "waves": [wave for wave in waves if wave],
             "sites": {site: record.state for site, record in rollout.sites.items()},
-            "why": ledger.reasons(name),
+            "told": _told(rollout, ledger.reasons(name)),
         }
 
     def _plan(

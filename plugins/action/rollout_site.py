@@ -51,6 +51,7 @@ class ActionModule(ActionBase):
     def _drive(self, folder: Any) -> dict[str, Any]:
         """Turn after turn, until the site is settled or cannot go on in this run."""
         from wattfleet.rollout.driver import Driver
+        from wattfleet.rollout.states import SETTLED
 
         ledger = folder.ledger()
         driver = Driver(ledger, self._rollout, self, _rollout.who(), here=frozenset((self._site,)))
@@ -60,14 +61,16 @@ class ActionModule(ActionBase):
         self._gate: Any = None
         self._verdict: Any = None
         self._asked = {"site": -QUESTION, "gate": -GATE}
-        changed, quiet, last, said = False, 0, 0, ""
+        changed, quiet, last, said, settled = False, 0, 0, "", 0
         try:
             while True:
                 rollout = driver.turn(int(time.time() * 1000))
                 record = rollout.sites[self._site]
                 changed = changed or record.state == "installing"
                 quiet, last = (quiet + 1 if rollout.number == last else 0), rollout.number
-                ended = self._ended(ledger, rollout, record.state, quiet)
+                # One turn more than its own: the last site of a wave closes it, and the last of all the rollout.
+                settled += record.state in SETTLED
+                ended = settled != 1 and self._ended(ledger, rollout, record.state, quiet)
                 if ended:
                     return {**ended, "changed": changed, "rollout_state": rollout.state.value}
                 if rollout.state.value != said and rollout.state.value in ("paused", "holding"):

@@ -114,11 +114,12 @@ sites:
   returned: when it was begun
   type: dict
   sample: {plant-a: ok, plant-b: pending}
-why:
-  description: The reason for each site's state, and with an empty name for the rollout's.
+told:
+  description: How the rollout stands, for people; a line for each site that does not have the release.
   returned: when it was begun
-  type: dict
-  sample: {plant-a: passed its gate}
+  type: list
+  elements: str
+  sample: ["gateway-2.4.1 is running: wave 1 of 5 is done", "plant-b: soaking: runs 2.4.1"]
 """
 
 from ansible.module_utils.basic import AnsibleModule
