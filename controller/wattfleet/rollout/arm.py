@@ -66,10 +66,10 @@ class _Place:
 
 
 class AnsibleArm:
-    """The driver's arm; see `driver.Arm`. `wake` is set when something was heard."""
+    """The driver's arm; see `driver.Arm`."""
 
     def __init__(self, fleet: Fleet, gate: Gate, log: IO[str]) -> None:
-        self.wake = threading.Event()
+        self._wake = threading.Event()
         self._fleet = fleet
         self._log = log
         self._pace = min(PACE, max(1.0, fleet.settings.soak / LOOKS_IN_A_SOAK))
@@ -108,7 +108,7 @@ class AnsibleArm:
             self._share_out(lane, is_transfer=is_transfer)
 
     def seen(self) -> Mapping[str, Seen]:
-        self.wake.clear()
+        self._wake.clear()
         found: dict[str, Seen] = {}
         while self._heard:
             command, seen = self._heard.popleft()
@@ -125,6 +125,10 @@ class AnsibleArm:
 
     def open_windows(self, rollout: Rollout, now: int) -> Iterable[str]:
         return orders.open_windows(rollout, now)
+
+    def wait(self, seconds: float) -> None:
+        """Until something was heard, at most so long."""
+        self._wake.wait(seconds)
 
     def close(self) -> None:
         """End what is under way. It may be asked for again."""
@@ -228,7 +232,7 @@ class AnsibleArm:
             self._busy.discard(command.site)
             self._next[command.site] = time.monotonic() + (0.0 if goes_on else self._pace)
         self._heard.append((command, seen))
-        self.wake.set()
+        self._wake.set()
 
 
 def ask_versions(fleet: Fleet, names: Iterable[str], kind: str, log: IO[str]) -> dict[str, str | None]:

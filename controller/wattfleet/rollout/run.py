@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from wattfleet.rollout.arm import AnsibleArm
-from wattfleet.rollout.driver import Driver
+from wattfleet.rollout.driver import Arm, Driver
 from wattfleet.rollout.engine import Rollout
 from wattfleet.rollout.folder import Folder
 from wattfleet.rollout.ledger import Ledger
@@ -18,15 +18,31 @@ TURN = 2.0
 WAITS = (RolloutState.HOLDING, RolloutState.PAUSED)
 
 
+class DrivenArm(Arm, Protocol):
+    """An arm that tells when there is something new."""
+
+    def wait(self, seconds: float) -> None:
+        """Until something was heard, at most so long."""
+
+    def close(self) -> None:
+        """End what is under way."""
+
+
+def now_ms() -> int:
+    """ms UTC."""
+    return int(time.time() * 1000)
+
+
 def drive(
     folder: Folder,
     ledger: Ledger,
     name: str,
-    arm: AnsibleArm,
+    arm: DrivenArm,
     who: str,
     report: Callable[[Rollout], None],
     *,
     stay: bool = True,
+    now: Callable[[], int] = now_ms,
 ) -> Rollout:
     """Drive a rollout until it is over; without `stay` also until nothing goes on without a person.
 
@@ -36,11 +52,11 @@ def drive(
         driver = Driver(ledger, name, arm, who)
         try:
             while True:
-                rollout = driver.turn(int(time.time() * 1000))
+                rollout = driver.turn(now())
                 report(rollout)
                 if Driver.is_over(rollout) or (not stay and waits_for_a_person(rollout)):
                     return rollout
-                arm.wake.wait(TURN)
+                arm.wait(TURN)
         finally:
             arm.close()
 
