@@ -106,6 +106,8 @@ CHECKS = """\
   `output_accept` goes with `output: restricted`.
 - As many keys may sign releases as the threshold asks for, at least; an adapter's `install` has `{image}` in it, and its
   `version_pattern` has one group.
+- A maintenance window does not end when it starts. In `rollout`, `max_failed` is less than `max_offline`, and no two
+  nodes have one name.
 - A bus's host is in the energy network and not the gateway itself. No two buses lead to one host and port,
   or one serial port: a bus has one master.
 - Names of buses, and of meters, are unique in the site; a meter is on one of the site's buses; no two

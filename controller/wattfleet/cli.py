@@ -11,6 +11,7 @@ from wattfleet_lab import cli as lab_cli
 
 from wattfleet import __version__, certificates, demo, gates_command, releases
 from wattfleet.errors import WattfleetError
+from wattfleet.rollout import cli as rollout_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,6 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     releases.add_arguments(release)
     release.set_defaults(run=releases.run)
+    rollout = commands.add_parser(
+        "rollout",
+        help="firmware and collector across the fleet, staged and gated",
+        description="Bring a release to the fleet in waves; each wave has to be well before the next begins.",
+        epilog="Example: wattfleet rollout plan gateway-2.4.1 -i FLEET --image IMAGE --manifest MANIFEST, read it, "
+        "then wattfleet rollout start gateway-2.4.1 --digest HEX",
+    )
+    rollout_cli.add_arguments(rollout)
     return parser
 
 

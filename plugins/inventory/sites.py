@@ -85,6 +85,38 @@ options:
       hardening:
         description: What hardening leaves to you on the hub; as a site file's C(hardening).
         type: dict
+  rollout:
+    description: The limits of rollouts, and the machines that reach the sites.
+    type: dict
+    suboptions:
+      max_offline:
+        description: At most so many sites are at risk at the same time, those that failed or are silent included.
+        type: int
+      max_failed:
+        description: More sites than this that have failed or are silent halt the rollout.
+        type: int
+      growth:
+        description: How many times larger a wave is than the one before.
+        type: float
+      soak:
+        description: Seconds that a site is watched before its gate is judged.
+        type: float
+      patience:
+        description: Seconds after the soak in which a gate may be inconclusive before a person is asked for.
+        type: float
+      install_time:
+        description: Seconds that a gateway takes for an installation, reboot included.
+        type: float
+      deadlines:
+        description: Seconds for C(transfer), C(install) and C(reboot); silence past a deadline is a failure.
+        type: dict
+      forks:
+        description: At most so many sites are asked at the same time.
+        type: int
+      nodes:
+        description: Execution nodes, each with C(name) and C(host), and if need be C(ssh_config) and C(runner).
+        type: list
+        elements: dict
   defaults:
     description:
       - Keys of a site file that a site may leave out, with what they then are.

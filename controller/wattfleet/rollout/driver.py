@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from wattfleet.rollout.engine import Command, Rollout, Seen, commands, decide
 from wattfleet.rollout.gates import Verdict
-from wattfleet.rollout.ledger import Ledger, Step, after
+from wattfleet.rollout.ledger import Ledger, LedgerChangedError
 from wattfleet.rollout.operations import load
 from wattfleet.rollout.states import ACTIVE, OVER, SiteState
 
@@ -31,51 +30,46 @@ class Arm(Protocol):
 
 
 class Driver:
-    """One rollout under way. `turn` is called again and again; `who` stands in the ledger."""
+    """One rollout under way. `turn` is called again and again; `who` stands in the ledger.
 
-    def __init__(self, ledger: Ledger, name: str, arm: Arm, who: str) -> None:
+    `here` names the sites that this driver acts on, where these are not all.
+    """
+
+    def __init__(
+        self, ledger: Ledger, name: str, arm: Arm, who: str, here: Collection[str] | None = None
+    ) -> None:
         self.ledger = ledger
         self.name = name
         self.arm = arm
         self.who = who
+        self.here = here
         self._rollout: Rollout | None = None
-        self._number = 0
 
     def turn(self, now: int) -> Rollout:
         """One round at `now` (ms UTC); the rollout as it is afterwards."""
-        rollout = self._current()
         seen = self.arm.seen()
-        soaking = [name for name, record in rollout.sites.items() if record.state == SiteState.SOAKING.value]
-        verdicts = self.arm.verdicts(rollout, soaking)
-        steps = decide(rollout, now, seen, verdicts, self.arm.open_windows(rollout, now))
+        while True:
+            rollout = self._current()
+            verdicts = self.arm.verdicts(rollout, rollout.names((SiteState.SOAKING,)))
+            steps = decide(rollout, now, seen, verdicts, self.arm.open_windows(rollout, now), self.here)
+            try:
+                self.ledger.write(steps, at=now, who=self.who, following=rollout.number)
+            except LedgerChangedError:
+                # A person has paused it meanwhile, for one: what was decided may be wrong now.
+                continue
+            break
         if steps:
-            self.ledger.write(steps, at=now, who=self.who)
-            rollout = self._after(rollout, steps, now)
+            self._rollout = rollout = rollout.advanced(steps, now)
         self.arm.carry_out(rollout, commands(rollout))
         return rollout
 
     def _current(self) -> Rollout:
-        """From memory, unless somebody else has written meanwhile: a person who pauses, for one."""
-        number = self.ledger.number
-        if self._rollout is None or number != self._number:
+        """From memory, unless somebody else has written meanwhile."""
+        if self._rollout is None or self.ledger.number != self._rollout.number:
             self._rollout = load(self.ledger, self.name)
-            self._number = number
-        return self._rollout
-
-    def _after(self, rollout: Rollout, steps: Iterable[Step], now: int) -> Rollout:
-        sites, record, count = dict(rollout.sites), rollout.record, 0
-        for step in steps:
-            count += 1
-            if step.site:
-                sites[step.site] = after(sites[step.site], now, step)
-            else:
-                record = after(record, now, step)
-        self._rollout = replace(rollout, record=record, sites=sites)
-        self._number += count
         return self._rollout
 
     @staticmethod
     def is_over(rollout: Rollout) -> bool:
         """Whether nothing more will happen by itself."""
-        busy = any(SiteState(record.state) in ACTIVE for record in rollout.sites.values())
-        return rollout.state in OVER and not busy
+        return rollout.state in OVER and not any(rollout.by_state[state] for state in ACTIVE)

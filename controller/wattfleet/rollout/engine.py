@@ -9,22 +9,27 @@ not begin it twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from wattfleet.rollout.gates import Outcome, Verdict
-from wattfleet.rollout.ledger import Record, Step
+from wattfleet.rollout.ledger import Record, Step, after
 from wattfleet.rollout.model import Settings
 from wattfleet.rollout.states import ACTIVE, AT_RISK, OVER, SETTLED, RolloutState, SiteState
 
 FORWARD, BACK = "forward", "back"
+# Bytes of one execution from which on a rate is taken.
+LEAST_TO_MEASURE = 65536
+DAY = 86_400_000  # ms
 
 
 class Kind(StrEnum):
     """What was seen of a site."""
 
+    TRANSFERRING = "transferring"  # not whole yet (data.offset of data.length)
     TRANSFERRED = "transferred"  # the image is there and verified from disk
     REFUSED = "refused"  # by the gateway, before anything was changed
     BEGUN = "begun"  # the installation runs; the gateway is going to reboot
@@ -32,6 +37,7 @@ class Kind(StrEnum):
     CONFIRMED = "confirmed"  # the gateway has given up its way back
     FAILED = "failed"
     UNKNOWN = "unknown"  # the gateway answers, and has never heard of the attempt
+    TROUBLE = "trouble"  # nobody was reached, or what came is no answer: told, and no sign of life
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,11 @@ class Command:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout as the ledger has it. `windows` is whether work may interrupt a site now, by name."""
+    """A rollout as the ledger has it.
+
+    A turn looks at those sites only that it concerns, so the sites are also kept by their state; `advanced` brings
+    that up to date by as many sites as have moved.
+    """
 
     name: str
     record: Record
@@ -73,6 +83,7 @@ class Rollout:
     settings: Settings
     waves: tuple[tuple[str, ...], ...]
     pairs: Mapping[str, str] = field(default_factory=dict)
+    number: int = 0  # of the ledger's last entry when it was read
 
     @property
     def state(self) -> RolloutState:
@@ -85,6 +96,55 @@ class Rollout:
     @property
     def wave(self) -> int:
         return int(self.record.data.get("wave", 0))
+
+    @cached_property
+    def by_state(self) -> dict[SiteState, frozenset[str]]:
+        """The names of the sites in each state."""
+        found: dict[SiteState, set[str]] = {state: set() for state in SiteState}
+        for name, record in self.sites.items():
+            found[SiteState(record.state)].add(name)
+        return {state: frozenset(names) for state, names in found.items()}
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """The wave of each site, and its place in it."""
+        return {
+            name: (number, place) for number, wave in enumerate(self.waves) for place, name in enumerate(wave)
+        }
+
+    def names(self, states: Iterable[SiteState]) -> list[str]:
+        """The sites in one of `states`, by name."""
+        return sorted(frozenset().union(*(self.by_state[state] for state in states)))
+
+    def advanced(self, steps: Iterable[Step], at: int) -> Rollout:
+        """After steps of its own that were written at `at`."""
+        sites, record, number = dict(self.sites), self.record, self.number
+        left: dict[SiteState, set[str]] = {}
+        come: dict[SiteState, set[str]] = {}
+        for step in steps:
+            number += 1
+            if not step.site:
+                record = after(record, at, step)
+                continue
+            sites[step.site] = after(sites.get(step.site), at, step)
+            if step.old != step.new:
+                if step.old:
+                    come.get(SiteState(step.old), set()).discard(step.site)
+                    left.setdefault(SiteState(step.old), set()).add(step.site)
+                left.get(SiteState(step.new), set()).discard(step.site)
+                come.setdefault(SiteState(step.new), set()).add(step.site)
+        new = replace(self, record=record, sites=sites, number=number)
+        # What was worked out once; a frozen dataclass keeps cached properties in its dictionary.
+        new.__dict__["places"] = self.places
+        new.__dict__["by_state"] = {
+            state: (names - left.get(state, set())) | come[state]
+            if state in come
+            else names - left[state]
+            if state in left
+            else names
+            for state, names in self.by_state.items()
+        }
+        return new
 
 
 def target(record: Record) -> str:
@@ -99,7 +159,8 @@ def commands(rollout: Rollout) -> list[Command]:
     """What is to be carried out now, by the state of each site."""
     found = []
     halted = rollout.state in OVER
-    for name, record in rollout.sites.items():
+    for name in rollout.names(ACTIVE):
+        record = rollout.sites[name]
         action = _action(SiteState(record.state), record, halted=halted)
         if action is not None:
             attempt = int(record.data.get("attempt", 1))
@@ -124,29 +185,40 @@ def _action(state: SiteState, record: Record, *, halted: bool) -> Action | None:
 
 
 class _Decision:
-    """Collects steps on a working copy of the records, so that later ones see earlier ones. A site takes one step."""
+    """Collects steps, so that later ones see earlier ones. A site takes one step."""
 
     def __init__(self, rollout: Rollout, now: int) -> None:
         self.rollout = rollout
         self.now = now
         self.state = rollout.state
-        self.data = dict(rollout.record.data)
-        self.sites = {name: SiteState(record.state) for name, record in rollout.sites.items()}
-        self.at_risk = sum(state in AT_RISK for state in self.sites.values())
-        self.moved: set[str] = set()
+        self.at_risk = sum(len(rollout.by_state[state]) for state in AT_RISK)
+        self.moved: dict[str, Step] = {}
         self.steps: list[Step] = []
 
     def site(self, name: str, new: SiteState, why: str, **data: Any) -> None:
-        old = self.sites[name]
-        self.steps.append(Step(self.rollout.name, name, old.value, new.value, why, data))
-        self.sites[name] = new
+        record = self.rollout.sites[name]
+        old = SiteState(record.state)
+        if new is not old and "trouble" in record.data:
+            data.setdefault("trouble", None)
+        step = Step(self.rollout.name, name, old.value, new.value, why, data)
+        self.steps.append(step)
         self.at_risk += (new in AT_RISK) - (old in AT_RISK)
-        self.moved.add(name)
+        self.moved[name] = step
 
     def whole(self, new: RolloutState, why: str, **data: Any) -> None:
         self.steps.append(Step(self.rollout.name, "", self.state.value, new.value, why, data))
         self.state = new
-        self.data.update(data)
+
+    def state_of(self, name: str) -> SiteState:
+        """A site's state after this decision's own steps."""
+        step = self.moved.get(name)
+        return SiteState(step.new if step else self.rollout.sites[name].state)
+
+    def names(self, states: Collection[SiteState]) -> list[str]:
+        """The sites in one of `states` after this decision's own steps, by name."""
+        found = {name for name in self.rollout.names(states) if name not in self.moved}
+        found.update(name for name, step in self.moved.items() if step.new in states)
+        return sorted(found)
 
 
 def decide(
@@ -155,24 +227,25 @@ def decide(
     seen: Mapping[str, Seen] = {},
     verdicts: Mapping[str, Verdict] = {},
     open_windows: Iterable[str] = (),
+    here: Collection[str] | None = None,
 ) -> list[Step]:
     """The steps that follow at `now` (ms UTC) from what was seen of sites and from their gates' verdicts.
 
-    `open_windows` names the sites that may be interrupted now, with time enough for an installation.
+    `open_windows` names the sites that may be interrupted now, with time enough for an installation; `here` those
+    that whoever asks can act on, where these are not all.
     """
     decision = _Decision(rollout, now)
     if rollout.state is RolloutState.PLANNED:
         return []
-    for name, record in rollout.sites.items():
-        if decision.sites[name] in ACTIVE:
-            _follow(decision, name, record, seen.get(name), verdicts.get(name))
+    for name in rollout.names(ACTIVE):
+        _follow(decision, name, rollout.sites[name], seen.get(name), verdicts.get(name))
     _trip(decision)
     if decision.state is RolloutState.HALTED:
         _stop_transfers(decision)
         return decision.steps
     _hold_or_go_on(decision)
     if decision.state is RolloutState.RUNNING:
-        _dispatch(decision, frozenset(open_windows))
+        _dispatch(decision, frozenset(open_windows), here)
         _close_wave(decision)
     return decision.steps
 
@@ -181,16 +254,20 @@ def _follow(
     decision: _Decision, name: str, record: Record, seen: Seen | None, verdict: Verdict | None
 ) -> None:
     """One site at which work is under way: what was seen of it, its gate, its deadline."""
-    state = decision.sites[name]
+    state = decision.state_of(name)
     settings = decision.rollout.settings
-    if seen is not None:
-        if seen.kind in (Kind.FAILED, Kind.REFUSED):
-            decision.site(name, SiteState.FAILED, seen.why or seen.kind.value, deadline=None, gate=None)
+    answered = seen if seen is not None and seen.kind is not Kind.TROUBLE else None
+    if answered is not None:
+        if answered.kind in (Kind.FAILED, Kind.REFUSED):
+            why = answered.why or answered.kind.value
+            decision.site(
+                name, SiteState.FAILED, why, deadline=None, gate=None, version=answered.data.get("version")
+            )
             return
-        if _advance(decision, name, record, seen, settings):
+        if _advance(decision, name, record, answered, settings):
             return
-    if state is SiteState.SOAKING and seen is not None and _judge(decision, name, record, verdict):
-        return
+        if state is SiteState.SOAKING and _judge(decision, name, record, verdict):
+            return
     deadline = record.data.get("deadline")
     if deadline is not None and decision.now >= deadline and name not in decision.moved:
         # In soak the deadline moves with each sign of life.
@@ -200,14 +277,48 @@ def _follow(
             f"not heard of within its deadline while {state.value}",
             deadline=None,
             gate=None,
+            version=None,
         )
+    elif seen is not None:
+        _note(decision, name, record, seen)
+
+
+def _note(decision: _Decision, name: str, record: Record, seen: Seen) -> None:
+    """What changes nothing and is worth knowing: how far a transfer is, and what keeps us from a site."""
+    state = decision.state_of(name)
+    if seen.kind is Kind.TROUBLE and seen.why != record.data.get("trouble"):
+        decision.site(name, state, seen.why, trouble=seen.why)
+    elif seen.kind is Kind.TRANSFERRING and state is SiteState.TRANSFERRING:
+        offset, length = seen.data.get("offset"), seen.data.get("length")
+        if offset != record.data.get("offset"):
+            data = _progress(seen, record, decision.now)
+            decision.site(name, state, f"{offset} of {length} bytes", **data, trouble=None)
+
+
+def spent_today(record: Record, now: int) -> int:
+    """Bytes that transfers have taken of the site's link since midnight (UTC)."""
+    day, count = record.data.get("spent", (0, 0))
+    return int(count) if day == now // DAY else 0
+
+
+def _progress(seen: Seen, record: Record, now: int) -> dict[str, Any]:
+    """How far a transfer is, what it has taken today, and the bytes a second that the link has carried."""
+    found = {key: seen.data[key] for key in ("offset", "length") if key in seen.data}
+    sent, seconds = seen.data.get("sent"), seen.data.get("seconds")
+    if sent:
+        found["spent"] = [now // DAY, spent_today(record, now) + sent]
+    # Of a few bytes it tells the latency, not the rate.
+    if sent and seconds and sent >= LEAST_TO_MEASURE:
+        found["rate"] = round(sent / seconds, 1)
+    return found
 
 
 def _advance(decision: _Decision, name: str, record: Record, seen: Seen, settings: Settings) -> bool:
     """The step that a sign of life brings; whether there was one."""
-    state, now = decision.sites[name], decision.now
+    state, now = decision.state_of(name), decision.now
     if state is SiteState.TRANSFERRING and seen.kind is Kind.TRANSFERRED:
-        decision.site(name, SiteState.VERIFIED, seen.why or "verified from the gateway's disk", deadline=None)
+        why = seen.why or "verified from the gateway's disk"
+        decision.site(name, SiteState.VERIFIED, why, deadline=None, **_progress(seen, record, now))
         return True
     if state is SiteState.INSTALLING:
         if seen.kind is Kind.BEGUN:
@@ -232,6 +343,7 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
                 f"runs {version}",
                 deadline=_in(now, settings.reboot_deadline),
                 soak_until=_in(now, settings.soak),
+                version=version,
             )
         elif state is SiteState.REBOOTING:
             decision.site(
@@ -239,6 +351,7 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
                 SiteState.FAILED,
                 f"runs {version} instead of {target(record)}: it went back by itself",
                 deadline=None,
+                version=version,
             )
         else:
             return False
@@ -256,6 +369,7 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
                 f"runs {seen.data.get('version')} instead of {target(record)}: it went back by itself",
                 deadline=None,
                 gate=None,
+                version=seen.data.get("version"),
             )
             return True
     return False
@@ -266,10 +380,14 @@ def _judge(decision: _Decision, name: str, record: Record, verdict: Verdict | No
     now, settings = decision.now, decision.rollout.settings
     deadline = _in(now, settings.reboot_deadline)
     told = record.data.get("gate")
+    if told == Outcome.PASS.value and (verdict is None or verdict.outcome is not Outcome.FAIL):
+        # It is to confirm, and nothing else that it says keeps its deadline from coming.
+        return False
     if verdict is not None and verdict.outcome is Outcome.FAIL:
-        decision.site(name, SiteState.FAILED, f"gate: {verdict.why}", deadline=None, gate=None)
+        # Nobody confirms it, so it is going to go back: what it runs is not known from here on.
+        decision.site(name, SiteState.FAILED, f"gate: {verdict.why}", deadline=None, gate=None, version=None)
         return True
-    if verdict is not None and now >= int(record.data["soak_until"]) and told != Outcome.PASS.value:
+    if verdict is not None and now >= int(record.data["soak_until"]):
         # `approve` lets a person decide where the readings do not.
         approved = verdict.outcome is Outcome.INCONCLUSIVE and record.data.get("approved")
         outcome = Outcome.PASS if approved else verdict.outcome
@@ -278,9 +396,10 @@ def _judge(decision: _Decision, name: str, record: Record, verdict: Verdict | No
             why = (
                 f"the rollout is {decision.rollout.state.value}, and its gate is inconclusive: {verdict.why}"
             )
-            decision.site(name, SiteState.FAILED, why, deadline=None, gate=None)
+            decision.site(name, SiteState.FAILED, why, deadline=None, gate=None, version=None)
             return True
-        if outcome.value != told:
+        is_early = now < int(record.data["soak_until"]) + settings.patience * 1000
+        if outcome.value != told and not (outcome is Outcome.INCONCLUSIVE and is_early):
             why = f"gate: {verdict.why}" + (f"; approved by {record.data['approved']}" if approved else "")
             decision.site(name, SiteState.SOAKING, why, gate=outcome.value, deadline=deadline)
             return True
@@ -295,9 +414,7 @@ def _trip(decision: _Decision) -> None:
     """More failures than allowed halt the rollout: in the same transaction, before anything else can be dispatched."""
     if decision.state in OVER:
         return
-    bad = sorted(
-        name for name, state in decision.sites.items() if state in (SiteState.FAILED, SiteState.SILENT)
-    )
+    bad = decision.names((SiteState.FAILED, SiteState.SILENT))
     allowed = decision.rollout.settings.max_failed
     canary = decision.rollout.waves[0] if decision.rollout.waves else ()
     # They count as away: once they alone fill the budget, nobody else could be installed, and nothing would be said.
@@ -310,27 +427,26 @@ def _trip(decision: _Decision) -> None:
 
 
 def _stop_transfers(decision: _Decision) -> None:
-    for name, state in list(decision.sites.items()):
+    for name in decision.rollout.names((SiteState.TRANSFERRING, SiteState.VERIFIED)):
         if name in decision.moved:
             continue
-        if state is SiteState.TRANSFERRING:
+        if decision.state_of(name) is SiteState.TRANSFERRING:
             decision.site(
                 name,
                 SiteState.SKIPPED,
                 "the rollout was halted while its image was on the way",
                 deadline=None,
             )
-        elif state is SiteState.VERIFIED:
+        else:
             decision.site(name, SiteState.PARKED, "the rollout was halted", deadline=None)
 
 
 def _hold_or_go_on(decision: _Decision) -> None:
-    undecided = sorted(
+    undecided = [
         name
-        for name, record in decision.rollout.sites.items()
-        if decision.sites[name] is SiteState.SOAKING
-        and _gate(decision, name, record) == Outcome.INCONCLUSIVE.value
-    )
+        for name in decision.names((SiteState.SOAKING,))
+        if _gate(decision, name) == Outcome.INCONCLUSIVE.value
+    ]
     if decision.state is RolloutState.RUNNING and undecided:
         decision.whole(
             RolloutState.HOLDING,
@@ -340,23 +456,21 @@ def _hold_or_go_on(decision: _Decision) -> None:
         decision.whole(RolloutState.RUNNING, "the gates have decided since")
 
 
-def _gate(decision: _Decision, name: str, record: Record) -> Any:
+def _gate(decision: _Decision, name: str) -> Any:
     """A site's gate after this decision's own steps."""
-    gate = record.data.get("gate")
-    for step in decision.steps:
-        if step.site == name and "gate" in step.data:
-            gate = step.data["gate"]
-    return gate
+    step = decision.moved.get(name)
+    return (
+        step.data["gate"] if step and "gate" in step.data else decision.rollout.sites[name].data.get("gate")
+    )
 
 
-def _dispatch(decision: _Decision, windows: frozenset[str]) -> None:
+def _dispatch(decision: _Decision, windows: frozenset[str], here: Collection[str] | None) -> None:
     """Begin what may begin: the sites of the wave that is open, within window, budget and pairs."""
     rollout, settings, now = decision.rollout, decision.rollout.settings, decision.now
-    wave = rollout.waves[rollout.wave] if rollout.wave < len(rollout.waves) else ()
-    for name in wave:
-        if name in decision.moved or name not in decision.sites:
+    for name in _waiting(rollout):
+        if name in decision.moved or (here is not None and name not in here):
             continue
-        state = decision.sites[name]
+        state = decision.state_of(name)
         pair = rollout.pairs.get(name)
         if state in (SiteState.DUE, SiteState.PARKED, SiteState.VERIFIED) and _is_bad(decision, pair):
             # It would wait for ever, since the two are never at risk together.
@@ -388,20 +502,36 @@ def _dispatch(decision: _Decision, windows: frozenset[str]) -> None:
                 )
 
 
+def _waiting(rollout: Rollout) -> list[str]:
+    """The sites of the open wave that are not begun, or wait for something, in their order."""
+    if rollout.wave >= len(rollout.waves):
+        return []
+    states = (SiteState.PENDING, SiteState.DUE, SiteState.PARKED, SiteState.VERIFIED)
+    wave = frozenset(rollout.waves[rollout.wave])
+    return sorted(
+        frozenset().union(*(wave & rollout.by_state[state] for state in states)),
+        key=rollout.places.__getitem__,
+    )
+
+
 def _is_bad(decision: _Decision, name: str | None) -> bool:
-    return name is not None and decision.sites.get(name) in (SiteState.FAILED, SiteState.SILENT)
+    return name in decision.rollout.sites and decision.state_of(str(name)) in (
+        SiteState.FAILED,
+        SiteState.SILENT,
+    )
 
 
 def _pair_at_risk(decision: _Decision, name: str) -> bool:
     pair = decision.rollout.pairs.get(name)
-    return pair is not None and decision.sites.get(pair) in AT_RISK
+    return pair in decision.rollout.sites and decision.state_of(str(pair)) in AT_RISK
 
 
 def _close_wave(decision: _Decision) -> None:
     """The next wave, once every site of this one is settled; the end after the last."""
     rollout = decision.rollout
     wave = rollout.waves[rollout.wave] if rollout.wave < len(rollout.waves) else ()
-    if any(name in decision.moved or decision.sites.get(name) not in SETTLED for name in wave):
+    settled = frozenset().union(*(rollout.by_state[state] for state in SETTLED))
+    if decision.moved.keys() & set(wave) or not settled.issuperset(wave):
         return
     if rollout.wave + 1 < len(rollout.waves):
         decision.whole(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from wattfleet.rollout.states import ROLLOUT_STEPS, SITE_STEPS, RolloutState, Si
 # Of the first entry.
 NOTHING = b"\0" * 32
 BUSY_TIMEOUT = 10.0  # s
+# A rollout has changed what a site in one of these runs, or has tried to.
+TOUCHED = ("ok", "failed", "silent")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -36,6 +39,7 @@ CREATE TABLE IF NOT EXISTS entry (
     data     TEXT NOT NULL,            -- JSON: what changes of the record beside its state
     hash     BLOB NOT NULL
 ) STRICT;
+CREATE INDEX IF NOT EXISTS entry_of_site ON entry (rollout, site, number);
 CREATE TABLE IF NOT EXISTS rollout (
     name     TEXT PRIMARY KEY,
     state    TEXT NOT NULL,
@@ -55,6 +59,10 @@ CREATE TABLE IF NOT EXISTS site (
 
 class LedgerError(WattfleetError):
     """The ledger cannot be used as it is asked to; one line."""
+
+
+class LedgerChangedError(LedgerError):
+    """Somebody else has written since the ledger was read: read it again, and decide again."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +141,11 @@ class Ledger:
 
     # Writing.
 
-    def write(self, steps: Iterable[Step], *, at: int, who: str) -> None:
+    def write(self, steps: Iterable[Step], *, at: int, who: str, following: int | None = None) -> None:
         """Write steps, all or none; when this returns they are on the disk.
 
-        Raises LedgerError when a record is no longer what a step expects (somebody else writes), or for a step that
+        `following` is the number of the last entry that was known when they were decided. Raises LedgerChangedError
+        when another one was written since, LedgerError when a record is not what a step expects, or for a step that
         does not exist.
         """
         steps = list(steps)
@@ -151,10 +160,7 @@ class Ledger:
         try:
             database.execute("BEGIN IMMEDIATE")
             try:
-                number, previous = self._last()
-                for step in steps:
-                    number += 1
-                    previous = self._write_one(number, previous, at, who, step)
+                self._write_all(steps, at, who, following)
                 self._observe("before")
                 database.execute("COMMIT")
             except BaseException:
@@ -164,6 +170,16 @@ class Ledger:
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: cannot be written: {error}") from None
         self._observe("after")
+
+    def _write_all(self, steps: Iterable[Step], at: int, who: str, following: int | None) -> None:
+        number, previous = self._last()
+        if following is not None and number != following:
+            raise LedgerChangedError(
+                f"{self.path}: entry {number} was written since entry {following} was read: try again"
+            )
+        for step in steps:
+            number += 1
+            previous = self._write_one(number, previous, at, who, step)
 
     def _write_one(self, number: int, previous: bytes, at: int, who: str, step: Step) -> bytes:
         record = self._record(step.rollout, step.site)
@@ -220,6 +236,15 @@ class Ledger:
 
     # Reading.
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is read within is of one moment, whoever writes meanwhile."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._database.execute("COMMIT")
+
     @property
     def number(self) -> int:
         """How many entries there are."""
@@ -247,9 +272,37 @@ class Ledger:
         )
         return {row[0]: Record(row[1], row[2], json.loads(row[3])) for row in rows}
 
-    def entries(self, rollout: str | None = None) -> Iterator[Entry]:
-        """All entries in their order, or those of one rollout."""
-        where, keys = ("WHERE rollout = ?", (rollout,)) if rollout else ("", ())
+    def reasons(self, rollout: str) -> dict[str, str]:
+        """Why each site, and the rollout ('') itself, came to be as it is: of the last step that changed the state."""
+        rows = self._database.execute(
+            "SELECT site, why, max(number) FROM entry WHERE rollout = ? AND old != new GROUP BY site",
+            (rollout,),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """What rollouts have learned of sites: `rate` in bytes/s, and `version` where the last one left it known."""
+        found: dict[str, dict[str, Any]] = {}
+        rows = self._database.execute("SELECT site, state, data FROM site ORDER BY since")
+        for site, state, text in rows:
+            data = json.loads(text)
+            one = found.setdefault(site, {})
+            if "rate" in data:
+                one["rate"] = data["rate"]
+            if state in TOUCHED:
+                one["version"] = data.get("version")
+        return {
+            site: {key: value for key, value in one.items() if value is not None}
+            for site, one in found.items()
+        }
+
+    def entries(
+        self, rollout: str | None = None, site: str | None = None, beyond: int = 0
+    ) -> Iterator[Entry]:
+        """All entries in their order, or those of one rollout or site, from the one after number `beyond` on."""
+        tests = {"number > ?": beyond, "rollout = ?": rollout, "site = ?": site}
+        asked = {test: value for test, value in tests.items() if value is not None}
+        where, keys = "WHERE " + " AND ".join(asked), tuple(asked.values())
         for row in self._database.execute(
             f"SELECT number, at, who, rollout, site, old, new, why, data, hash FROM entry {where} ORDER BY number",  # noqa: S608  (no input in it)
             keys,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from wattfleet.rollout.windows import Always, Window
 
@@ -28,7 +29,11 @@ class Release:
 
 @dataclass(frozen=True)
 class Site:
-    """A site as its file and the last contact describe it. `rate` is bytes/s, `price` money a megabyte."""
+    """A site as its file and the last contact describe it.
+
+    `rate` is what its link carries in bytes/s, `price` money a megabyte. A transfer takes at most `transfer_rate`
+    bytes/s and `transfer_budget` bytes a day; None is no limit.
+    """
 
     name: str
     ring: str
@@ -40,11 +45,27 @@ class Site:
     rate: float | None = None
     price: float = 0.0
     version: str | None = None
+    transfer_rate: int | None = None
+    transfer_budget: int | None = None
 
     @property
     def expected_rate(self) -> float:
-        """Bytes a second: what was measured, or else what is usual for the link."""
-        return self.rate or float(USUAL_RATES[self.link])
+        """Bytes a second: what was measured or is written down, or else what is usual for the link."""
+        rate = self.rate or float(USUAL_RATES[self.link])
+        return min(rate, self.transfer_rate or rate)
+
+    def terms(self) -> dict[str, Any]:
+        """What a rollout has to know of the site later on; what is not set is left out."""
+        found = {
+            "was": self.version,
+            "pair": self.pair,
+            "window": self.window.data(),
+            "link": self.link,
+            "expected_rate": self.expected_rate,
+            "transfer_rate": self.transfer_rate,
+            "transfer_budget": self.transfer_budget,
+        }
+        return {key: value for key, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,21 @@ from wattfleet.rollout.gates import Outcome
 from wattfleet.rollout.ledger import Ledger, Step
 from wattfleet.rollout.model import Settings
 from wattfleet.rollout.planning import Plan
-from wattfleet.rollout.states import ACTIVE, OVER, SETTLED, RolloutState, SiteState
+from wattfleet.rollout.states import ACTIVE, OVER, SETTLED, SITE_STEPS, RolloutState, SiteState
 
 
 class OperationError(WattfleetError):
     """The rollout is not in a state for this, or is not what was read; one line."""
 
 
-def plan_steps(name: str, plan: Plan, versions: Mapping[str, str], pairs: Mapping[str, str]) -> list[Step]:
-    """Write a plan down. `versions` is what each site runs now, which a rollback brings back."""
+def plan_steps(name: str, plan: Plan, files: Mapping[str, str] = {}) -> list[Step]:
+    """Write a plan down. `files` is where the release's files are."""
     data: dict[str, Any] = {
         "digest": plan.digest,
         "release": asdict(plan.release),
         "settings": asdict(plan.settings),
         "waves": plan.waves,
-        "pairs": dict(pairs),
+        "files": dict(files),
         "direction": FORWARD,
         "wave": 0,
     }
@@ -36,18 +36,19 @@ def plan_steps(name: str, plan: Plan, versions: Mapping[str, str], pairs: Mappin
         steps.append(Step(name, site, "", SiteState.SKIPPED.value, why))
     for wave in plan.waves:
         for site in wave:
-            record = {"target": plan.release.version, "was": versions.get(site), "attempt": 1}
+            record = {"target": plan.release.version, "attempt": 1} | plan.terms[site]
             steps.append(Step(name, site, "", SiteState.PENDING.value, "planned", record))
     return steps
 
 
 def load(ledger: Ledger, name: str) -> Rollout:
     """A rollout with its sites, as the ledger has it. Raises LedgerError."""
-    record = ledger.rollout(name)
+    with ledger.reading():
+        record, sites, number = ledger.rollout(name), ledger.sites(name), ledger.number
     waves = tuple(tuple(wave) for wave in record.data["waves"])
-    return Rollout(
-        name, record, ledger.sites(name), Settings(**record.data["settings"]), waves, record.data["pairs"]
-    )
+    settings = Settings(**record.data["settings"])
+    pairs = {site: one.data["pair"] for site, one in sites.items() if "pair" in one.data}
+    return Rollout(name, record, sites, settings, waves, pairs, number)
 
 
 def start(rollout: Rollout, digest: str) -> list[Step]:
@@ -126,11 +127,11 @@ def retry(rollout: Rollout, site: str) -> list[Step]:
 
 
 def skip(rollout: Rollout, site: str) -> list[Step]:
-    """Leave a site out. One at which work is under way cannot be left alone."""
+    """Leave a site out. One that has been told to install cannot be left alone."""
     record = _site(rollout, site)
-    if SiteState(record.state) in ACTIVE or SiteState(record.state) in (SiteState.OK, SiteState.SKIPPED):
+    if SiteState.SKIPPED not in SITE_STEPS[SiteState(record.state)]:
         raise OperationError(f"{site} is {record.state}: it cannot be left out now")
-    return [Step(rollout.name, site, record.state, SiteState.SKIPPED.value, "left out")]
+    return [Step(rollout.name, site, record.state, SiteState.SKIPPED.value, "left out", {"deadline": None})]
 
 
 def rollback(rollout: Rollout) -> list[Step]:

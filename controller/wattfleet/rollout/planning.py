@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from wattfleet.errors import WattfleetError
 from wattfleet.rollout.model import Release, Settings, Site
+from wattfleet.rollout.windows import Always, Window
 
 
 class PlanError(WattfleetError):
@@ -23,7 +25,10 @@ class PlanError(WattfleetError):
 
 @dataclass(frozen=True)
 class PlannedSite:
-    """A site's place in the plan. `bytes` go over its link and cost `cost`; `begin` and `end` are estimates."""
+    """A site's place in the plan. `bytes` go over its link and cost `cost`; the times are estimates.
+
+    Between `begin` and `install` the image travels, between `install` and `end` it is installed and watched.
+    """
 
     site: str
     wave: int
@@ -31,17 +36,19 @@ class PlannedSite:
     bytes: int
     cost: float
     begin: datetime
+    install: datetime
     end: datetime
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`waves` holds names, the first wave is the canary alone; `skipped` is site -> why."""
+    """`waves` holds names, the canary's first; `terms` is what counts of a site; `skipped` is site -> why."""
 
     release: Release
     settings: Settings
     waves: tuple[tuple[str, ...], ...]
     skipped: dict[str, str]
+    terms: dict[str, dict[str, Any]]
     sites: tuple[PlannedSite, ...]
 
     @property
@@ -52,6 +59,11 @@ class Plan:
             "settings": asdict(self.settings),
             "waves": self.waves,
             "skipped": self.skipped,
+            # What was measured of a link changes the estimates only.
+            "terms": {
+                site: {key: value for key, value in terms.items() if key != "expected_rate"}
+                for site, terms in self.terms.items()
+            },
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -86,7 +98,8 @@ def make_plan(
         settings,
         tuple(tuple(site.name for site in wave) for wave in waves),
         skipped,
-        tuple(_estimates(waves, release, settings, now)),
+        {site.name: site.terms() for site in order},
+        tuple(_planned(waves, release, settings, now)),
     )
 
 
@@ -107,15 +120,18 @@ def _waves(order: Sequence[Site], settings: Settings) -> list[list[Site]]:
         first = waiting[0]
         wave: list[Site] = []
         names: set[str] = set()
+        barred: set[str] = set()  # who stands in for one of the wave
         later: list[Site] = []
         for site in waiting:
             if (
                 len(wave) < int(size)
                 and (site.critical, site.ring) == (first.critical, first.ring)
-                and not _is_paired(site, names, wave)
+                and site.name not in barred
+                and site.pair not in names
             ):
                 wave.append(site)
                 names.add(site.name)
+                barred.add(site.pair or "")
             else:
                 later.append(site)
         waves.append(wave)
@@ -124,38 +140,56 @@ def _waves(order: Sequence[Site], settings: Settings) -> list[list[Site]]:
     return waves
 
 
-def _is_paired(site: Site, names: set[str], wave: Sequence[Site]) -> bool:
-    return site.pair in names or any(other.pair == site.name for other in wave)
+@dataclass(frozen=True)
+class Work:
+    """What is left to do at a site: `seconds` of transfer, then an installation within the window."""
+
+    site: str
+    seconds: float
+    window: Window | Always
 
 
-def _estimates(
-    waves: Sequence[Sequence[Site]], release: Release, settings: Settings, now: datetime
-) -> Iterable[PlannedSite]:
-    """When each site is expected to be worked on: a wave begins when the one before has soaked."""
+@dataclass(frozen=True)
+class Estimate:
+    """When a site is expected to be worked on."""
+
+    begin: datetime
+    install: datetime
+    end: datetime
+
+
+def estimates(
+    waves: Iterable[Sequence[Work]], install: float, settings: Settings, now: datetime
+) -> Iterator[tuple[Work, Estimate]]:
+    """A wave begins when the one before has soaked; in a wave no more than `max_offline` are worked on at once."""
     begin = now
-    for number, wave in enumerate(waves):
+    work = timedelta(seconds=install + settings.soak)
+    for wave in waves:
         ends = []
-        # No more than so many at once: the others of the wave come after them.
-        for index, site in enumerate(wave):
-            turn = index // settings.max_offline
-            transferred = begin + timedelta(seconds=release.size / site.expected_rate)
-            work = timedelta(seconds=release.install + settings.soak)
-            window = site.window.current_or_next(transferred)
-            if window.end - max(window.start, transferred) < timedelta(seconds=release.install):
-                window = site.window.current_or_next(window.end)
-            install = max(window.start, transferred) + turn * work
-            end = install + work
-            ends.append(end)
-            yield PlannedSite(
-                site.name,
-                number,
-                _why(site, number),
-                release.size,
-                round(release.size / 1e6 * site.price, 2),
-                begin,
-                end,
-            )
+        for index, one in enumerate(wave):
+            ready = begin + timedelta(seconds=one.seconds) + index // settings.max_offline * work
+            window = one.window.current_or_next(ready)
+            if window.end - max(window.start, ready) < timedelta(seconds=install):
+                window = one.window.current_or_next(window.end)
+            start = max(window.start, ready)
+            ends.append(start + work)
+            yield one, Estimate(begin, start, start + work)
         begin = max(ends, default=begin)
+
+
+def _planned(
+    waves: Sequence[Sequence[Site]], release: Release, settings: Settings, now: datetime
+) -> Iterator[PlannedSite]:
+    known = {site.name: (number, site) for number, wave in enumerate(waves) for site in wave}
+    work = [
+        [Work(site.name, release.size / site.expected_rate, site.window) for site in wave] for wave in waves
+    ]
+    for one, found in estimates(work, release.install, settings, now):
+        number, site = known[one.site]
+        cost = round(release.size / 1e6 * site.price, 2)
+        yield PlannedSite(
+            site.name, number, _why(site, number), release.size, cost, found.begin, found.install, found.end
+        )
 
 
 def _why(site: Site, wave: int) -> str:

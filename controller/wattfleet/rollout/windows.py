@@ -8,8 +8,10 @@ a window from 01:00 to 04:00 lasts two or four hours then. An end that the clock
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -40,6 +42,26 @@ class Window:
     start: time
     end: time
     zone: ZoneInfo
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], zone: str) -> Window:
+        """From the site file's `maintenance`: days (every day when left out), start, end."""
+        days = frozenset(DAYS.index(day) for day in data.get("days") or DAYS)
+        return cls(days, time.fromisoformat(data["start"]), time.fromisoformat(data["end"]), ZoneInfo(zone))
+
+    def data(self) -> dict[str, Any]:
+        """As a ledger and a plan keep it; `window_of` reads it."""
+        days = [DAYS[day] for day in sorted(self.days)]
+        return {
+            "days": days,
+            "start": f"{self.start:%H:%M}",
+            "end": f"{self.end:%H:%M}",
+            "zone": self.zone.key,
+        }
+
+    def __str__(self) -> str:
+        days = "" if len(self.days) == len(DAYS) else " ".join(DAYS[day] for day in sorted(self.days)) + " "
+        return f"{days}{self.start:%H:%M}-{self.end:%H:%M} {self.zone.key}"
 
     def span(self, day: date) -> Span:
         """The window that begins on `day`, whatever weekday that is."""
@@ -88,3 +110,20 @@ class Always:
 
     def current_or_next(self, moment: datetime) -> Span:
         return Span(moment, datetime.max.replace(tzinfo=UTC))
+
+    def data(self) -> None:
+        return None
+
+    def __str__(self) -> str:
+        return "any time"
+
+
+def window_of(data: Mapping[str, Any] | None) -> Window | Always:
+    """From what `data` of a window gave."""
+    return Window.of(data, data["zone"]) if data else Always()
+
+
+def has_time_for(window: Window | Always, moment: datetime, seconds: float) -> bool:
+    """Whether the window is open at `moment`, and for that long."""
+    span = window.current_or_next(moment)
+    return span.holds(moment) and span.end - moment >= timedelta(seconds=seconds)

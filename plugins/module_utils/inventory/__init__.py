@@ -6,7 +6,8 @@ document  YAML text to nodes that know their line
 kinds     the building blocks of a schema: each reads a node, and writes its own JSON Schema
 schema    the site file and the fleet file, written with those blocks: the one source
 checks    what no schema of one file can say: networks, buses, rings, redundancy pairs
-firewall_keys, firewall_checks, collector_keys, collector_checks, hardening_keys
+firewall_keys, firewall_checks, collector_keys, collector_checks, hardening_keys,
+rollout_keys, rollout_checks
           the same for those parts
 profiles  which meter profiles exist
 fleet     a fleet file and its folder of sites to values, or to the list of all faults

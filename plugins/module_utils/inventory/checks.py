@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from ..network.site import AUTO
-from . import collector_checks, firewall_checks, firmware_checks, network_checks
+from . import collector_checks, firewall_checks, firmware_checks, network_checks, rollout_checks
 from .findings import Finding, dig, text_at
 from .kinds import suggestion, unknown_word
 from .profiles import Profiles
@@ -69,6 +69,7 @@ def fleet_findings(fleet: Mapping[str, Any]) -> Iterator[Finding]:
     """The faults between the values of a fleet file."""
     yield from firewall_checks.fleet_findings(fleet)
     yield from firmware_checks.fleet_findings(fleet)
+    yield from rollout_checks.fleet_findings(fleet)
     rings = fleet.get("rings")
     ring = text_at(fleet, "defaults", "ring")
     if ring is not None and isinstance(rings, list) and ring not in rings:
@@ -118,6 +119,7 @@ class SiteChecks:
         yield from collector_checks.findings(site)
         yield from firewall_checks.site_findings(site, self._defaults)
         yield from firmware_checks.site_findings(site)
+        yield from rollout_checks.site_findings(site, self._defaults)
 
     def _ring(self, site: Mapping[str, Any]) -> Iterator[Finding]:
         ring = text_at(site, "ring")

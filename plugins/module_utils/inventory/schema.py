@@ -32,6 +32,7 @@ from .kinds import (
     Variants,
 )
 from .network_keys import ADDRESS, PART_NAME, network
+from .rollout_keys import link_keys, maintenance, rollout
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,38}"
 _POSITIVE = r"[1-9][0-9]{0,6}(?:\.[0-9]{1,4})?"
@@ -174,13 +175,22 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
                         FLEET,
                         examples=("cellular",),
                     )
-                },
+                }
+                | link_keys(),
                 'a mapping such as "{type: lan}"',
             ),
             "Link",
             "The connection between the site and the hub.",
             FLEET,
             examples=({"type": "lan"},),
+        ),
+        "maintenance": Key(
+            maintenance(),
+            "Maintenance window",
+            "When a rollout may interrupt the site, in local time by its `timezone`; transfers are not bound to it. "
+            "At any time, when left out.",
+            OPTIONAL,
+            examples=({"days": ["sat", "sun"], "start": "22:00", "end": "04:00"},),
         ),
         "network": Key(network(), "Networks", "The gateway's networks. They do not overlap."),
         "firewall": Key(
@@ -595,6 +605,13 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
         "management": Key(management, "Management", "How the controller reaches the gateways."),
         "hub": Key(hub, "Hub", "The machine that the gateways deliver to."),
         "firmware": fleet_firmware(MODEL_NAME),
+        "rollout": Key(
+            rollout(),
+            "Rollouts",
+            "The limits of rollouts; what is left out is as `wattfleet rollout plan --help` says.",
+            OPTIONAL,
+            examples=({"max_offline": 10, "soak": 900},),
+        ),
         "defaults": Key(
             defaults,
             "Defaults",

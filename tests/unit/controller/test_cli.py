@@ -7,8 +7,36 @@ import sys
 import pytest
 from wattfleet.cli import build_parser, main
 
+ROLLOUT = (
+    "plan",
+    "start",
+    "run",
+    "status",
+    "pause",
+    "resume",
+    "approve",
+    "abort",
+    "rollback",
+    "retry",
+    "skip",
+    "log",
+)
 
-@pytest.mark.parametrize("command", [[], ["lab"], ["demo"], ["certificates"], ["gates"]])
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["lab"],
+        ["demo"],
+        ["certificates"],
+        ["gates"],
+        ["release"],
+        ["rollout"],
+        *(["rollout", name] for name in ROLLOUT),
+    ],
+    ids=" ".join,
+)
 def test_every_help_text_has_an_example(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "wattfleet", *command, "--help"], capture_output=True, text=True, check=True

@@ -152,6 +152,7 @@ def test_plugin_is_documented() -> None:
         "rings",
         "management",
         "hub",
+        "rollout",
         "defaults",
         "gates",
     }

@@ -24,7 +24,7 @@ SITE_FAULTS = [
         "link: {type: lan}",
         "link: {type: lan}\nqqq: red",
         [
-            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, network, firewall, interval, buses, meters, collector, device_mapping or hardening"
+            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, maintenance, network, firewall, interval, buses, meters, collector, device_mapping or hardening"
         ],
         id="unknown-key-like-no-other",
     ),
@@ -832,7 +832,7 @@ FLEET_FAULTS = [
         "fleet: demo",
         "fleet: demo\ndefaults: {site: x}",
         [
-            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, network, firewall, interval, collector or hardening"
+            "3: defaults.site: unknown key, expected region, ring, critical, timezone, gateway, link, maintenance, network, firewall, interval, collector or hardening"
         ],
         id="defaults-own",
     ),

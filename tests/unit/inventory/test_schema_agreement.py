@@ -55,8 +55,34 @@ SITE_VALUES["firewall"] = {
     "forwarding": False,
     "reverse_path": "loose",
 }
+SITE_VALUES["maintenance"] = {"days": ["sat"], "start": "22:00", "end": "04:00"}
+SITE_VALUES["link"] = {
+    "type": "satellite",
+    "rate": 15000,
+    "transfer_rate": 8000,
+    "transfer_budget": 20000000,
+    "price_per_mb": 4.5,
+}
 FLEET_VALUES = yaml.safe_load(FLEET) | {
-    "defaults": {"interval": 5, "network": {"wan": {"interface": "eth0"}}}
+    "rollout": {
+        "max_offline": 5,
+        "max_failed": 1,
+        "growth": 3,
+        "soak": 900,
+        "patience": 1800,
+        "install_time": 600,
+        "deadlines": {"transfer": 604800, "install": 1800, "reboot": 900},
+        "forks": 25,
+        "nodes": [
+            {
+                "name": "north",
+                "host": "ops@n.example",
+                "ssh_config": "/etc/ssh_config",
+                "runner": "/opt/ansible-runner",
+            }
+        ],
+    },
+    "defaults": {"interval": 5, "network": {"wan": {"interface": "eth0"}}},
 }
 
 WRONG = [

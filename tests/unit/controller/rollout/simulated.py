@@ -42,6 +42,19 @@ class Gateway:
     transfer_begun: int | None = None
     install_begun: int | None = None
     target: str = ""
+    # Struck by a fault: whatever it is asked for ends with an error; nothing is heard of it for a while, or for good;
+    # what it does never ends.
+    errors: bool = False
+    away_from: int | None = None
+    away_until: int | None = None
+    hangs: bool = False
+
+    def is_dark(self, now: int) -> bool:
+        return (
+            self.away_from is not None
+            and now >= self.away_from
+            and (self.away_until is None or now < self.away_until)
+        )
 
     @property
     def is_away(self) -> bool:
@@ -101,7 +114,7 @@ class SimulatedFleet:
             forward = rollout.direction == "forward"
             if behaviour is Behaviour.BREAKS_POLLING and forward:
                 found[name] = Verdict(Outcome.FAIL, "readings 0, at least 58 is right")
-            elif behaviour is Behaviour.QUIET and forward:
+            elif (behaviour is Behaviour.QUIET and forward) or self.gateways[name].is_dark(self.now):
                 found[name] = Verdict(Outcome.INCONCLUSIVE, "readings: 12 samples")
             else:
                 found[name] = Verdict(Outcome.PASS, "4 of 4 checks passed")
@@ -117,13 +130,13 @@ class SimulatedFleet:
         if attempt in gateway.flashed:
             return  # it has been told before: the gateway keeps the attempt on its disk
         bad = command.direction == "forward"
-        if gateway.behaviour is Behaviour.LOST_LINK and bad:
+        if (gateway.behaviour is Behaviour.LOST_LINK and bad) or gateway.is_dark(self.now) or gateway.errors:
             return
         gateway.flashed.append(attempt)
         gateway.install_begun, gateway.confirmed, gateway.target = self.now, False, target
 
     def _answers(self, gateway: Gateway) -> bool:
-        if gateway.behaviour is Behaviour.LOST_LINK:
+        if gateway.behaviour is Behaviour.LOST_LINK or gateway.is_dark(self.now):
             return False
         if gateway.install_begun is None or gateway.confirmed:
             return True
@@ -131,10 +144,26 @@ class SimulatedFleet:
             return self.now < gateway.install_begun + INSTALL
         return not INSTALL <= self.now - gateway.install_begun < INSTALL + REBOOT
 
+    @staticmethod
+    def _stuck(gateway: Gateway, command: Command) -> Seen:
+        """It answers, and what it does never ends."""
+        if command.action is Action.TRANSFER:
+            return Seen(Kind.TRANSFERRING, data={"offset": 1, "length": 2})
+        if command.action in (Action.WATCH, Action.CONFIRM):
+            return Seen(Kind.RUNNING, data={"version": gateway.version})
+        return Seen(Kind.BEGUN if gateway.flashed else Kind.UNKNOWN)
+
     def _look(self, gateway: Gateway, command: Command) -> Seen | None:
         bad = command.direction == "forward"
+        if gateway.is_dark(self.now):
+            return Seen(Kind.TROUBLE, "unreachable: no route to host")
         if not self._answers(gateway):
             return None
+        if gateway.hangs:
+            return self._stuck(gateway, command)
+        if gateway.errors:
+            gateway.confirmed = True
+            return Seen(Kind.FAILED, "an error")
         if command.action is Action.TRANSFER:
             if gateway.behaviour is Behaviour.REFUSES and bad:
                 return Seen(Kind.REFUSED, "the signature of the manifest is not by two keys")

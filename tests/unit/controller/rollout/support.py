@@ -45,9 +45,7 @@ def fleet_of(sites: list[Site], behaviours: dict[str, Behaviour] | None = None) 
 def planned(ledger: Ledger, sites: list[Site], settings: Settings = SETTINGS) -> Plan:
     """Plan and start."""
     plan = make_plan(sites, RELEASE, settings, RINGS, NOW)
-    pairs = {one.name: one.pair for one in sites if one.pair}
-    versions = {one.name: one.version or "" for one in sites}
-    ledger.write(operations.plan_steps(NAME, plan, versions, pairs), at=START, who="test")
+    ledger.write(operations.plan_steps(NAME, plan), at=START, who="test")
     ledger.write(operations.start(operations.load(ledger, NAME), plan.digest), at=START, who="test")
     return plan
 

@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import shutil
-import subprocess
-import sys
+import signal
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from wattfleet.rollout import operations
+from wattfleet.rollout.engine import Command, Rollout
+from wattfleet.rollout.folder import Folder
 from wattfleet.rollout.ledger import Ledger, LedgerError
+from wattfleet.rollout.run import drive
 
-from .killed_controller import KILLED
-from .simulated import Behaviour, SimulatedFleet
-from .support import fleet_of, planned, run, some
+from .simulated import Behaviour, Gateway, SimulatedFleet
+from .support import NAME, START, TURN, fleet_of, planned, run, some
 
 BEHAVIOURS = {"s0004": Behaviour.FAILS}
 
@@ -66,19 +71,102 @@ def test_a_crash_at_any_write_changes_nothing_in_the_end(tmp_path: Path) -> None
         shutil.rmtree(folder)
 
 
-def test_kill_9_leaves_a_ledger_that_goes_on(tmp_path: Path) -> None:
-    """The same with a process of its own, which is really gone: nothing of it is closed or rolled back."""
-    planned(Ledger(tmp_path / "ledger.db"), some(4))
-    for at in (1, 2, 3, 4):
-        command = [
-            sys.executable,
-            "-m",
-            f"{__package__}.killed_controller",
-            str(tmp_path / "ledger.db"),
-            str(at),
-        ]
-        assert subprocess.run(command, check=False).returncode == KILLED
-        assert Ledger(tmp_path / "ledger.db").verify() == []
+class DiskFleet(SimulatedFleet):
+    """Gateways that outlive whoever drives them: what each knows is on its disk. `act` is called around acting."""
+
+    def __init__(self, disk: Path, gateways: dict[str, Gateway], act: Callable[[str], None]) -> None:
+        super().__init__(gateways)
+        self._disk = disk
+        self._act = act
+        if disk.exists():
+            self.gateways, self.now = pickle.loads(disk.read_bytes())
+        self._number = 0
+
+    def carry_out(self, rollout: Rollout, wanted: Iterable[Command]) -> None:
+        # Only what follows a write is a moment of its own: idle turns ask for the same again.
+        is_new, self._number = rollout.number != self._number, rollout.number
+        if is_new:
+            self._act("acting")
+        super().carry_out(rollout, wanted)
+        self._keep()
+        if is_new:
+            self._act("acted")
+
+    def wait(self, seconds: float) -> None:
+        self.now += TURN
+        self._keep()
+
+    def close(self) -> None:
+        pass
+
+    def _keep(self) -> None:
+        new = self._disk.with_suffix(".new")
+        new.write_bytes(pickle.dumps((self.gateways, self.now)))
+        new.replace(self._disk)
+
+
+def drive_until_killed(folder: Folder, at: int) -> int:
+    """The command's own driver, killed by SIGKILL at the `at`-th moment; how many there were."""
+    moments = 0
+
+    def moment(_when: str) -> None:
+        nonlocal moments
+        moments += 1
+        if moments == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fleet = DiskFleet(folder.path / "gateways", fleet_of(some(5), BEHAVIOURS).gateways, moment)
+    fleet.now = fleet.now or START
+    ledger = Ledger(folder.ledger_file, moment)
+    drive(folder, ledger, NAME, fleet, "test", lambda _: None, now=lambda: fleet.now)
+    ledger.close()
+    return moments
+
+
+def outcome(folder: Folder) -> tuple[dict[str, str], dict[str, list[tuple[int, str]]]]:
+    ledger = Ledger(folder.ledger_file)
+    assert ledger.verify() == []
+    fleet = DiskFleet(folder.path / "gateways", {}, lambda _: None)
+    found = end(ledger, fleet)
+    ledger.close()
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_kill_9_at_every_moment_of_the_commands_driver(tmp_path: Path) -> None:
+    """Before a commit, after it, before acting on it and after that: a process that is gone, and one that goes on.
+
+    The lock is the kernel's, so the next driver is let in at once.
+    """
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm"
+    ) as name:  # SIGKILL leaves what the kernel has; no power is cut
+        top = Path(name)
+
+        def prepared(part: str) -> Folder:
+            folder = Folder(top / part)
+            folder.make()
+            planned(Ledger(folder.ledger_file), some(5))
+            return folder
+
+        whole = prepared("whole")
+        moments = drive_until_killed(whole, -1)
+        expected = outcome(whole)
+        assert moments > 80
+        assert all(len(flashes) <= 1 for flashes in expected[1].values())
+        for at in range(1, moments + 1):
+            folder = prepared(str(at))
+            child = os.fork()
+            if child == 0:
+                try:
+                    drive_until_killed(folder, at)
+                finally:
+                    os._exit(0)
+            _, status = os.waitpid(child, 0)
+            assert os.WIFSIGNALED(status), f"moment {at} never came"
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            drive_until_killed(folder, -1)
+            assert outcome(folder) == expected, f"killed at moment {at}"
 
 
 def test_two_controllers_do_not_write_over_each_other(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_pause_finishes_what_runs_and_begins_nothing(tmp_path: Path) -> None:
 def test_what_was_read_is_what_runs(tmp_path: Path) -> None:
     ledger, sites = fresh(tmp_path), some(3)
     made = make_plan(sites, RELEASE, SETTINGS, RINGS, NOW)
-    ledger.write(operations.plan_steps(NAME, made, {}, {}), at=START, who="test")
+    ledger.write(operations.plan_steps(NAME, made), at=START, who="test")
     with pytest.raises(operations.OperationError, match="read the plan again"):
         operations.start(operations.load(ledger, NAME), "0" * 64)
 

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which gate judges the sites of a fleet: the one place where the command and the playbook choose it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from wattfleet.rollout.gates import Outcome, Verdict
+from wattfleet.rollout.ledger import Record
+
+
+class Gate(Protocol):
+    """What judges a site that runs a new release. `record.data["look"]` is what the gateway last said itself."""
+
+    def verdict(self, site: str, record: Record) -> Verdict:
+        """May take its time."""
+
+
+class NoGate:
+    """Where nobody measures: a person decides, since what was not measured never passes."""
+
+    def verdict(self, site: str, record: Record) -> Verdict:  # noqa: ARG002  (the interface)
+        return Verdict(Outcome.INCONCLUSIVE, "nothing measures the sites")
+
+
+def gate_of(facts: Mapping[str, Any], hub: Mapping[str, Any]) -> Gate:  # noqa: ARG001  (nothing is asked yet)
+    """By the fleet file (`energy_fleet`) and the inventory's variables of the host `hub`."""
+    return NoGate()
+
+
+def ask(gate: Gate, site: str, record: Record) -> Verdict:
+    """A verdict in any case: whatever goes wrong in asking proves nothing about the site."""
+    try:
+        return gate.verdict(site, record)
+    except Exception as error:  # noqa: BLE001
+        return Verdict(Outcome.INCONCLUSIVE, f"the gate could not be asked: {error}")
