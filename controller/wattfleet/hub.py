@@ -16,6 +16,8 @@ from wattfleet.errors import WattfleetError
 from wattfleet.rollout.health import Answer, Span, answer
 
 ENERGY_HUB = "/opt/energy-hub/current/energy-hub.pyz"
+# Fifty sites over a day are seventy million readings to count, in s.
+HEALTH_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Hub:
             f"--since={first.since.isoformat()}",
             f"--until={first.until.isoformat()}",
             *sites,
+            timeout=HEALTH_TIMEOUT,
         )
         try:
             return answer(json.loads(text))
