@@ -60,6 +60,7 @@ class ActionModule(ActionBase):
         self._look: Mapping[str, Any] = {}
         self._gate: Any = None
         self._verdict: Any = None
+        self._over = False
         self._asked = {"site": -QUESTION, "gate": -GATE}
         changed, quiet, last, said, settled = False, 0, 0, "", 0
         try:
@@ -151,8 +152,11 @@ class ActionModule(ActionBase):
         if self._gate is None:
             hub = self._vars.get("hostvars", {}).get("hub", {})
             self._gate = gate.gate_of(self._vars["energy_fleet"], hub)
-        if self._verdict is None or time.monotonic() >= self._asked["gate"] + GATE:
-            record = rollout.sites[self._site]
+        record = rollout.sites[self._site]
+        # What was said before the end of the soak is not the last word.
+        over = time.time() * 1000 >= record.data.get("soak_until", float("inf"))
+        if self._verdict is None or over is not self._over or time.monotonic() >= self._asked["gate"] + GATE:
+            self._over = over
             told = replace(record, data={**record.data, "look": dict(self._look)})
             self._verdict = gate.ask(self._gate, self._site, told)
             self._asked["gate"] = time.monotonic()

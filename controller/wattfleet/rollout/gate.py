@@ -6,8 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from wattfleet.hub import hub_of
+from wattfleet.rollout.gate_settings import gate_settings
 from wattfleet.rollout.gates import Outcome, Verdict
 from wattfleet.rollout.ledger import Record
+from wattfleet.rollout.telemetry import Telemetry
 
 
 class Gate(Protocol):
@@ -24,9 +27,11 @@ class NoGate:
         return Verdict(Outcome.INCONCLUSIVE, "nothing measures the sites")
 
 
-def gate_of(facts: Mapping[str, Any], hub: Mapping[str, Any]) -> Gate:  # noqa: ARG001  (nothing is asked yet)
-    """By the fleet file (`energy_fleet`) and the inventory's variables of the host `hub`."""
-    return NoGate()
+def gate_of(facts: Mapping[str, Any], hub: Mapping[str, Any]) -> Gate:
+    """By the fleet file (`energy_fleet`) and the inventory's variables of the host `hub`. Raises WattfleetError."""
+    if not hub:
+        return NoGate()
+    return Telemetry(hub_of(hub), gate_settings(facts.get("gates")))
 
 
 def ask(gate: Gate, site: str, record: Record) -> Verdict:

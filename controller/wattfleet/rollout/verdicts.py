@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,9 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class _Answer:
-    since: int  # of the site's soak: an answer about an earlier one says nothing
+    # Of the site's soak, and whether it was over: an answer about an earlier one says nothing, and one from before its
+    # end is no longer the last word.
+    about: tuple[int, bool]
     verdict: Verdict
     at: float
 
@@ -45,11 +48,12 @@ class Verdicts:
         now = time.monotonic()
         for name in names:
             record = rollout.sites[name]
+            about = _about(record)
             with self._lock:
                 answer = self._answers.get(name)
-                if answer and answer.since == record.since and now - answer.at < FRESH:
+                if answer and answer.about == about and now - answer.at < FRESH:
                     found[name] = answer.verdict
-                due = not answer or answer.since != record.since or now - answer.at >= INTERVAL
+                due = not answer or answer.about != about or now - answer.at >= INTERVAL
                 if due and name in looks and name not in self._asked:
                     self._asked.add(name)
                     data = {**record.data, "look": dict(looks[name])}
@@ -57,10 +61,15 @@ class Verdicts:
         return found
 
     def _ask(self, name: str, record: Record) -> None:
+        about = _about(record)
         verdict = ask(self._gate, name, record)
         with self._lock:
-            self._answers[name] = _Answer(record.since, verdict, time.monotonic())
+            self._answers[name] = _Answer(about, verdict, time.monotonic())
             self._asked.discard(name)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _about(record: Record) -> tuple[int, bool]:
+    return record.since, time.time() * 1000 >= record.data.get("soak_until", math.inf)
