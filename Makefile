@@ -85,7 +85,12 @@ fleet: bootstrap release ## The whole path, every reading counted at both ends: 
 
 .PHONY: fleet-short
 fleet-short: bootstrap release ## The same without what takes many minutes and runs in Molecule as well: renewal, replacement, revocation
-	pytest tests/fleet --fleet-sites $(SITES) -m "not long"
+	pytest tests/fleet --fleet-sites $(SITES) -m "not long and not rollout"
+
+.PHONY: fleet-rollout
+fleet-rollout: SITES = 12
+fleet-rollout: bootstrap release ## Firmware across a fleet, good images and bad ones: make fleet-rollout [SITES=12]
+	pytest tests/fleet -m rollout --fleet-sites $(SITES)
 
 .PHONY: bootstrap-bench
 bootstrap-bench:

@@ -92,7 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     make.add_argument("output", type=Path, metavar="FILE")
     make.add_argument("--version", required=True, help="such as 2.4.1")
-    make.add_argument("--model", default=firmware.MODEL, help="default: %(default)s")
+    make.add_argument(
+        "--model", action="append", help=f"what it fits; may be repeated (default: {firmware.MODEL})"
+    )
     make.add_argument(
         "--behaviour",
         choices=list(firmware.BEHAVIOURS),
@@ -164,7 +166,7 @@ def _run(args: argparse.Namespace, lab: Lab) -> int:
         firmware.make(
             args.output,
             version=args.version,
-            model=args.model,
+            models=args.model or [firmware.MODEL],
             behaviour=args.behaviour,
             length=firmware.size_of(args.size),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from wattfleet_lab import paths
@@ -38,7 +39,7 @@ def give(root: Path, model: str) -> None:
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(f"/usr/lib/systemd/system/{name}")
     (root / "etc/firmware-model").write_text(f"{model}\n")
-    slot = {"version": FIRST, "model": model, "behaviour": "good"}
+    slot = {"version": FIRST, "models": [model], "behaviour": "good"}
     (root / "var/lib/firmware").mkdir(mode=0o700)
     write_json(
         root / "var/lib/firmware/state.json",
@@ -46,9 +47,13 @@ def give(root: Path, model: str) -> None:
     )
 
 
-def make(output: Path, *, version: str, model: str, behaviour: str, length: int) -> None:
+def make(output: Path, *, version: str, models: Sequence[str], behaviour: str, length: int) -> None:
     """Write an image. What fills it is the same for the same image, and compresses badly, as firmware does."""
-    head = MAGIC + json.dumps({"version": version, "model": model, "behaviour": behaviour}).encode() + b"\n"
+    head = (
+        MAGIC
+        + json.dumps({"version": version, "models": list(models), "behaviour": behaviour}).encode()
+        + b"\n"
+    )
     if length < len(head):
         raise LabError(f"--size: an image has at least {len(head)} bytes")
     with output.open("wb") as stream:

@@ -38,7 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         if item.name == "test_the_lab_leaves_nothing_behind":
-            return 2
+            return 3
+        if item.get_closest_marker("rollout"):
+            return 2  # they change what the fleet's file says
         return 0 if item.path.stem == "test_main_path" else 1
 
     items.sort(key=place)

@@ -43,7 +43,7 @@ def tool(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def image(tmp_path: Path, behaviour: str = "good", model: str = MODEL, version: str = "2.4.1") -> Path:
     path = tmp_path / f"{behaviour}.bin"
-    firmware.make(path, version=version, model=model, behaviour=behaviour, length=100_000)
+    firmware.make(path, version=version, models=[model], behaviour=behaviour, length=100_000)
     return path
 
 
