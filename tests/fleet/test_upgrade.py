@@ -59,7 +59,7 @@ IDENTITIES = (
     " 2>/dev/null; true'"
 )
 CONNECTIONS = "sudo nmcli --terse --fields DEVICE,NAME,UUID connection show --active"
-ADDRESSES = "ip -json address show scope global | jq -c '[.[] | {ifname, addr_info: [.addr_info[].local]}]'"
+ADDRESSES = "ip -brief address show scope global"
 
 
 def taken_over(fleet: Fleet) -> dict[str, str]:
