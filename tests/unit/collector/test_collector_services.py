@@ -325,7 +325,7 @@ def test_the_status_carries_the_key_until_the_hub_has_shown_that_it_knows_it(tmp
             said.append((json.loads(payload), retain))
             return 1
 
-    service._link = Ear()  # type: ignore[assignment]
+    service._link = Ear()  # type: ignore[assignment]  # a stand-in with what is used of it
     service._publish_status()
     service._proven = True
     service._publish_status()

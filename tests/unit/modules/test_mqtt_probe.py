@@ -458,7 +458,7 @@ def session(files: Files, port: int) -> Iterator[queue.Queue[int]]:
 
 @pytest.mark.parametrize("client_id", ["", "plant-a", "another"])
 def test_the_session_of_the_running_collector_is_left_alone(
-    run: Run,  # noqa: F811
+    run: Run,  # noqa: F811  the fixture
     files: Files,
     broker: Broker,
     make_collector: Callable[..., FakeCollector],
@@ -497,7 +497,7 @@ def test_a_session_of_another_name_is_begun_beside_the_collector(files: Files) -
     assert module.why_no_session("", "probe", str(files.folder / "client.crt"))
 
 
-def test_check_mode_publishes_nothing(run: Run, files: Files, broker: Broker) -> None:  # noqa: F811
+def test_check_mode_publishes_nothing(run: Run, files: Files, broker: Broker) -> None:  # noqa: F811  the fixture
     options = {
         "host": "127.0.0.1",
         "port": broker(),
@@ -516,6 +516,6 @@ def test_check_mode_publishes_nothing(run: Run, files: Files, broker: Broker) ->
     assert run("mqtt_probe", **options)["mqtt"]["publish"][0]["allowed"]
 
 
-def test_options_that_make_no_sense(run: Run) -> None:  # noqa: F811
+def test_options_that_make_no_sense(run: Run) -> None:  # noqa: F811  the fixture
     assert "port 0 is outside" in run("mqtt_probe", host="a", port=0)["msg"]
     assert "set connect to true" in run("mqtt_probe", host="a", publish=["x"])["msg"]
