@@ -20,7 +20,7 @@ from tests.fleet.fleet import Fleet
 from tests.fleet.previous import Release, previous_release
 from tests.fleet.test_main_path import explain, verdicts
 
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]
 
 BEFORE = 30.0  # s that the old release measures before, and the new one after the upgrade
 
