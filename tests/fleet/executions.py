@@ -16,6 +16,7 @@ import re
 import socket
 import struct
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -28,8 +29,9 @@ FIELD_ARCH, EQUAL = 11, 0x40000000
 SET_ENABLED, SET_PID, SET_BACKLOG_LIMIT, SET_BACKLOG_WAIT = 0x01, 0x04, 0x10, 0x20
 # Machine: its number in records, execve, execveat.
 MACHINES = {"x86_64": (0xC000003E, 59, 322), "aarch64": (0xC00000B7, 221, 281)}
+SETTINGS = SET_ENABLED | SET_BACKLOG_LIMIT | SET_BACKLOG_WAIT
 NLM_REQUEST_ACK = 0x05
-NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSG_ERROR = 2
 HEADER = struct.Struct("=IHHII")
 STATUS = struct.Struct("=11I")
 BACKLOG = 65536  # records that the kernel keeps while we are busy; beyond that a process waits for us
@@ -56,47 +58,43 @@ class Executions:
     def __enter__(self) -> Executions:
         machine = platform.machine()
         assert machine in MACHINES, f"no system call numbers are known for {machine}: add them to MACHINES"
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_AUDIT)
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-        self._socket.settimeout(5)
         self._rule = _rule(*MACHINES[machine])
-        # The reader of the records is whoever names himself; there is one on a machine.
-        reader = self._status()[3]
+        self._control, self._records = _Requests(), _Requests()
+        self._before = self._control.status()
+        reader = self._before[3]
         assert reader == 0, f"process {reader} reads the kernel's audit records: stop it for this test"
-        self._set(SET_PID, pid=os.getpid())
-        self._before = self._status()
-        self._set(SET_BACKLOG_LIMIT | SET_BACKLOG_WAIT | SET_ENABLED, enabled=1, backlog=BACKLOG, wait=WAIT)
-        self._ask(AUDIT_ADD_RULE, self._rule)
-        self._socket.settimeout(0.2)
+        # Who names himself the reader gets the records on the socket that he says so by.
+        self._records.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        self._records.set(SET_PID, pid=os.getpid())
         self._thread.start()
+        with suppress(FileNotFoundError):  # a run that was killed has left it
+            self._control.ask(AUDIT_DEL_RULE, self._rule)
+        self._control.set(SETTINGS, enabled=1, backlog=BACKLOG, wait=WAIT)
+        self._control.ask(AUDIT_ADD_RULE, self._rule)
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        self._control.ask(AUDIT_DEL_RULE, self._rule)
+        enabled, backlog, wait = self._before[1], self._before[5], self._before[9]
+        self._control.set(SETTINGS, enabled=enabled, backlog=backlog, wait=wait)
+        # What is on its way is still read; after that nothing more comes.
         self._ended.set()
         self._thread.join()
-        self._socket.settimeout(5)
-        self._ask(AUDIT_DEL_RULE, self._rule)
-        self.lost = self._status()[6] - self._before[6]
-        self._set(
-            SET_BACKLOG_LIMIT | SET_BACKLOG_WAIT | SET_ENABLED,
-            enabled=self._before[1],
-            backlog=self._before[5],
-            wait=self._before[9],
-        )
-        self._set(SET_PID, pid=0)
-        self._socket.close()
+        self.lost = self._control.status()[6] - self._before[6]
+        self._control.set(SET_PID, pid=0)
+        self._control.socket.close()
+        self._records.socket.close()
 
     def _read(self) -> None:
+        self._records.socket.settimeout(0.5)
         while True:
             try:
-                data = self._socket.recv(65536)
+                self._take(self._records.socket.recv(65536))
             except TimeoutError:
                 if self._ended.is_set():
                     return
-                continue
-            self._take(data)
 
     def _take(self, data: bytes) -> None:
         _length, kind, _flags, _sequence, _sender = HEADER.unpack_from(data)
@@ -129,21 +127,31 @@ class Executions:
             self._known.add(data)
             self.seen += data + b"\n"
 
-    def _status(self) -> tuple[int, ...]:
-        data = self._ask(AUDIT_GET, b"", answer=AUDIT_GET)
+
+class _Requests:
+    """A socket by which the kernel's audit is asked and set."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_AUDIT)
+        self.socket.settimeout(30)
+        self._number = 0
+
+    def status(self) -> tuple[int, ...]:
+        """struct audit_status: its fields by their place."""
+        data = self.ask(AUDIT_GET, b"", answer=AUDIT_GET)
         return STATUS.unpack_from(data.ljust(STATUS.size, b"\0"))
 
-    def _set(self, mask: int, *, enabled: int = 0, pid: int = 0, backlog: int = 0, wait: int = 0) -> None:
-        self._ask(AUDIT_SET, STATUS.pack(mask, enabled, 0, pid, 0, backlog, 0, 0, 0, wait, 0))
+    def set(self, mask: int, *, enabled: int = 0, pid: int = 0, backlog: int = 0, wait: int = 0) -> None:
+        self.ask(AUDIT_SET, STATUS.pack(mask, enabled, 0, pid, 0, backlog, 0, 0, 0, wait, 0))
 
-    def _ask(self, kind: int, payload: bytes, answer: int | None = None) -> bytes:
+    def ask(self, kind: int, payload: bytes, answer: int | None = None) -> bytes:
         """Send a request; what `answer` brings, and an error of the kernel's as OSError."""
-        self._number = getattr(self, "_number", 0) + 1
+        self._number += 1
         header = HEADER.pack(HEADER.size + len(payload), kind, NLM_REQUEST_ACK, self._number, 0)
-        self._socket.send(header + payload)
+        self.socket.send(header + payload)
         found, is_acknowledged = b"", False
         while not is_acknowledged or (answer is not None and not found):
-            data = self._socket.recv(65536)
+            data = self.socket.recv(65536)
             _length, got, _flags, sequence, _sender = HEADER.unpack_from(data)
             if got == NLMSG_ERROR and sequence == self._number:
                 (code,) = struct.unpack_from("=i", data, HEADER.size)
@@ -152,8 +160,6 @@ class Executions:
                 is_acknowledged = True
             elif got == answer:
                 found = data[HEADER.size :]
-            else:
-                self._take(data)
         return found
 
 
