@@ -118,6 +118,7 @@ UNITS = [
     "energy-lazytime.service",
     "energy-persistence.service",
     "energy-refusals.service",
+    "energy-rollup.service",
     "exim4.service",
     "fail2ban.service",
     "inetd.service",
