@@ -79,7 +79,7 @@ def begin(host: Host, change: Change, digest: str, wait: float) -> dict[str, Any
             record = _prepare(host, store, change, digest, wait)
             timer.arm(host, record["deadline"])
         except BaseException:
-            shutil.rmtree(store.new, ignore_errors=True)
+            shutil.rmtree(store.new, ignore_errors=True)  # the error that led here is the one to tell
             raise
         durable.rename(store.new, store.pending)
         host.say(f"{change.subject} {record['id']}: begun; undone in {wait:g} s unless it is confirmed")

@@ -138,7 +138,7 @@ def archive() -> bytes:
     files = {"__main__.py": MAIN, f"{PACKAGE}/__init__.py": ""}
     for part in PARTS:
         spec = part.__spec__
-        source = spec.loader.get_source(part.__name__) if spec and spec.loader else None  # type: ignore[attr-defined]
+        source = spec.loader.get_source(part.__name__) if spec and spec.loader else None  # type: ignore[attr-defined]  # Ansible's loader has get_source, the protocol does not
         if source is None:
             raise errors.GuardError(f"the source of {part.__name__} cannot be read; nothing is changed")
         files[f"{PACKAGE}/{part.__name__.rpartition('.')[2]}.py"] = source

@@ -47,7 +47,7 @@ class Campaign:
     def lab_up(self) -> Iterator[None]:
         """The lab with its hub; all of it is gone afterwards."""
         self.lab.down(now=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # there is none the first time
         try:
             hub = LabHost(self.lab, "hub")
             hub.add()

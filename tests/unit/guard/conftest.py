@@ -17,7 +17,7 @@ COLLECTIONS = Path(__file__).resolve().parents[3] / ".collections"
 if str(COLLECTIONS) not in sys.path:
     sys.path.insert(0, str(COLLECTIONS))
 
-from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import Done, Host  # noqa: E402
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import Done, Host
 
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 
