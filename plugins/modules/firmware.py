@@ -224,6 +224,11 @@ def transfer(module: AnsibleModule, host: Host) -> Found:
             "changed": offset < manifest.length,
             "seen": seen(kind, offset=offset, length=manifest.length, sent=0),
         }
+    current = Store(host).attempt()
+    if current is not None and current["phase"] in ("accepted", "installing"):
+        raise FirmwareError(
+            f"{current['attempt']} is being installed here; send the next image when it has ended"
+        )
     incoming.prepare(envelope, manifest.length)
     data: Found = {"offset": offset, "length": manifest.length, "sent": 0}
     if offset == manifest.length:

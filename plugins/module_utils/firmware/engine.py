@@ -115,7 +115,7 @@ def begin(host: Host, order: Order) -> Answer:
 
 
 def _accept(host: Host, store: Store, order: Order) -> Record:
-    current = store.attempt()
+    current = _let_go(store, store.attempt())
     if current is not None:
         raise Refused(f"{current['attempt']} is {current['phase']} here: it has to end first")
     manifest, digest = judge(host, order.kind, order.envelope, order.name)
@@ -146,6 +146,14 @@ def _accept(host: Host, store: Store, order: Order) -> Record:
     store.begin(record, manifest.number, digest)
     host.say(f"{order.attempt}: {version} runs, {manifest.version} is taken (release {manifest.number})")
     return record
+
+
+def _let_go(store: Store, current: Record | None) -> Record | None:
+    """An attempt that waits to be confirmed and has nothing to go back to stands in nobody's way."""
+    if current is None or current["phase"] != "running" or current["guarded"]:
+        return current
+    store.end(current, "confirmed", "nobody has confirmed it, and there was nothing to go back to")
+    return None
 
 
 def _record(
@@ -468,10 +476,10 @@ def back(host: Host, attempt: str, kind: str) -> Answer:
 
 
 def _accept_back(host: Host, store: Store, attempt: str, kind: str) -> Record:
-    current = store.attempt()
+    current = _let_go(store, store.attempt())
     if current is not None and (current["phase"] not in ("accepted", "running") or current["kind"] != kind):
         raise Refused(f"{current['attempt']} is {current['phase']} here: it has to end first")
-    wanted = current["from"] if current is not None and current["guarded"] else store.before(kind)
+    wanted = current["from"] if current is not None else store.before(kind)
     if wanted is None:
         raise Refused(f"no earlier version of the {kind} is known here, so there is none to go back to")
     device = device_of(host, kind)

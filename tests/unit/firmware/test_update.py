@@ -21,14 +21,16 @@ def host(place: Path) -> FakeGateway:
     return FakeGateway.make(place / "root")
 
 
-def update(host: FakeGateway, behaviour: str = "good", **changes: Any) -> engine.Answer:
+def update(
+    host: FakeGateway, behaviour: str = "good", attempt: str = ATTEMPT, **changes: Any
+) -> engine.Answer:
     """Send, begin, and let the gateway do what it does by itself."""
     image = image_of(changes.get("version", NEW), behaviour)
     release = envelope(image, **changes)
     host.send(image, release)
-    assert host.begin(release).kind == "begun"
+    assert host.begin(release, attempt).kind == "begun"
     host.work()
-    return host.look()
+    return host.look(attempt)
 
 
 def test_a_good_update_is_kept_once_it_is_confirmed(host: FakeGateway) -> None:
@@ -216,6 +218,17 @@ def test_a_version_that_runs_already_is_not_installed_again(host: FakeGateway) -
     host.boot()
     assert engine.confirm(host, ATTEMPT).kind == "confirmed"
     assert host.device()["flashed"] == []
+
+
+def test_what_nobody_confirms_and_cannot_go_back_is_in_nobodys_way(host: FakeGateway) -> None:
+    image = image_of(OLD)
+    release = envelope(image, version=OLD)
+    host.send(image, release)
+    host.begin(release)
+    update(host, version=NEW, number=18, attempt="x/2")
+    assert host.version == NEW
+    assert host.look("x/2").kind == "running"
+    assert host.look().kind == "confirmed"
 
 
 def test_taken_back_by_request(host: FakeGateway) -> None:
