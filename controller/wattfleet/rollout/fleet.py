@@ -141,7 +141,8 @@ def _fleet(inventory: Path, exported: dict[str, Any]) -> Fleet:
         nodes=tuple(Node(**node) for node in told.get("nodes", ())),
         install_time=told.get("install_time", INSTALL_TIME),
         facts=facts,
-        hub=hosts.get("hub", {}),
+        # The variables of its groups are exported apart; those of all hosts tell how ssh gets there.
+        hub={**exported["all"].get("vars", {}), **hosts["hub"]} if "hub" in hosts else {},
         exported=exported,
     )
 

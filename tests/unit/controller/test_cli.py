@@ -25,7 +25,15 @@ ROLLOUT = (
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["lab"], ["demo"], ["certificates"], ["rollout"], *(["rollout", name] for name in ROLLOUT)],
+    [
+        [],
+        ["lab"],
+        ["demo"],
+        ["certificates"],
+        ["gates"],
+        ["rollout"],
+        *(["rollout", name] for name in ROLLOUT),
+    ],
     ids=" ".join,
 )
 def test_every_help_text_has_an_example(command: list[str]) -> None:

@@ -154,5 +154,6 @@ def test_plugin_is_documented() -> None:
         "hub",
         "rollout",
         "defaults",
+        "gates",
     }
     assert "plugin: wattfleet.energy.sites" in documented["examples"]
