@@ -199,17 +199,9 @@ def _by_hand(arguments: argparse.Namespace, operation: Callable[[Rollout], list[
     name = _newest(ledger, arguments.name)
     for step in preparing.operate(ledger, name, operation, _who())[-1:]:
         print(f"{name}: {step.site + ' is ' if step.site else ''}{step.new}: {step.why}")
-    if not _is_driven(folder, name):
+    if not folder.is_driven(name):
         print(f"nobody drives it: wattfleet rollout run {name}")
     return 0
-
-
-def _is_driven(folder: Folder, name: str) -> bool:
-    try:
-        with folder.driving(name):
-            return False
-    except WattfleetError:
-        return True
 
 
 def _status(ledger: Ledger, name: str, rollout: Rollout | None = None) -> Status:
