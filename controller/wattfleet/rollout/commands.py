@@ -157,7 +157,8 @@ def log(arguments: argparse.Namespace) -> int:
 def _drive(arguments: argparse.Namespace, folder: Folder, ledger: Ledger) -> int:
     name = arguments.name
     files = ledger.rollout(name).data["files"]
-    fleet = read_fleet(_inventory(arguments) if arguments.inventory else Path(files["inventory"]))
+    inventory = _inventory(arguments) if arguments.inventory else Path(files["inventory"])
+    fleet = read_fleet(inventory, cache=folder.path / "inventory.json")
     with open_log(folder.log(name)) as out:
         arm = AnsibleArm(fleet, gate.gate_of(fleet.facts, fleet.hub), out)
         with _reporting(ledger, name) as report:

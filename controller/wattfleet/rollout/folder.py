@@ -4,6 +4,7 @@
 ======================  ================================================================================
 ``rollouts.db``         the one ledger (docs/reference/rollout-ledger.md)
 ``plans/<name>.json``   what `plan` has written, and `start` takes by its digest
+``inventory.json``      what Ansible made of the inventory, until one of its files changes
 ``logs/<name>.log``     what Ansible said
 ``locks/``              held by whoever acts; the kernel lets go when that process ends, also by kill -9
 ======================  ================================================================================

@@ -85,7 +85,7 @@ def asked_by(fleet: StandInFleet, names: list[str]) -> Counter[str]:
 def test_a_wave_is_spread_over_two_nodes_and_one_of_them_dies(
     tmp_path: Path, ssh: Path, stand_in: Callable[..., StandInFleet]
 ) -> None:
-    fleet = stand_in(5, {"nodes": nodes_by(tmp_path, ssh), "forks": 4})
+    fleet = stand_in(3, {"nodes": nodes_by(tmp_path, ssh), "forks": 4})
     digest = fleet.plan()
     fleet.does("s01", "good", slow={"transfer": 600})
     driver = fleet.begin("start", "r1", "--digest", digest)
