@@ -158,9 +158,9 @@ class ActionModule(ActionBase):
         if self._verdict is None or over is not self._over or time.monotonic() >= self._asked["gate"] + GATE:
             self._over = over
             told = replace(record, data={**record.data, "look": dict(self._look)})
-            self._verdict = gate.ask(self._gate, self._site, told)
+            self._verdict = gate.ask(self._gate, {self._site: told}).get(self._site)
             self._asked["gate"] = time.monotonic()
-        return {self._site: self._verdict}
+        return {self._site: self._verdict} if self._verdict is not None else {}
 
     def open_windows(self, rollout: Any, now: int) -> Iterable[str]:
         from wattfleet.rollout import orders

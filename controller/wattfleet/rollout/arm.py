@@ -81,7 +81,7 @@ class AnsibleArm:
         self._wanted: dict[str, Command] = {}
         self._heard: deque[tuple[Command, Seen]] = deque()
         self._looks: dict[str, Mapping[str, Any]] = {}
-        self._verdicts = Verdicts(gate)
+        self._verdicts = Verdicts(gate, fleet.settings.soak)
 
     # What the driver asks for.
 

@@ -157,7 +157,8 @@ def log(arguments: argparse.Namespace) -> int:
 def _drive(arguments: argparse.Namespace, folder: Folder, ledger: Ledger) -> int:
     name = arguments.name
     files = ledger.rollout(name).data["files"]
-    fleet = read_fleet(_inventory(arguments) if arguments.inventory else Path(files["inventory"]))
+    inventory = _inventory(arguments) if arguments.inventory else Path(files["inventory"])
+    fleet = read_fleet(inventory, cache=folder.path / "inventory.json")
     with open_log(folder.log(name)) as out:
         arm = AnsibleArm(fleet, gate.gate_of(fleet.facts, fleet.hub), out)
         with _reporting(ledger, name) as report:
@@ -199,17 +200,9 @@ def _by_hand(arguments: argparse.Namespace, operation: Callable[[Rollout], list[
     name = _newest(ledger, arguments.name)
     for step in preparing.operate(ledger, name, operation, _who())[-1:]:
         print(f"{name}: {step.site + ' is ' if step.site else ''}{step.new}: {step.why}")
-    if not _is_driven(folder, name):
+    if not folder.is_driven(name):
         print(f"nobody drives it: wattfleet rollout run {name}")
     return 0
-
-
-def _is_driven(folder: Folder, name: str) -> bool:
-    try:
-        with folder.driving(name):
-            return False
-    except WattfleetError:
-        return True
 
 
 def _status(ledger: Ledger, name: str, rollout: Rollout | None = None) -> Status:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -87,10 +88,53 @@ class Fleet:
         return {"all": {"hosts": top, "vars": whole.get("vars", {})}} | groups
 
 
-def read_fleet(inventory: Path, limit: str | None = None) -> Fleet:
-    """Raises FleetError."""
+def read_fleet(inventory: Path, limit: str | None = None, cache: Path | None = None) -> Fleet:
+    """Raises FleetError.
+
+    In `cache` is kept what Ansible said, for as long as no file of the inventory changes: five thousand sites take it
+    eight seconds, and a driver that begins again after a crash should not have to wait for them.
+    """
     if not inventory.exists():
         raise FleetError(f"{inventory}: there is no such inventory; name the fleet file with -i")
+    if cache is None:
+        return _fleet(inventory, _export(inventory, limit))
+    stamp = _stamp(inventory, limit)
+    exported = _kept(cache, stamp)
+    if exported is None:
+        exported = _export(inventory, limit)
+        new = cache.with_suffix(".new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump({"stamp": stamp, "exported": exported}, file)
+        new.replace(cache)
+    return _fleet(inventory, exported)
+
+
+def _kept(cache: Path, stamp: str) -> dict[str, Any] | None:
+    try:
+        kept = json.loads(cache.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # none, or torn by a power cut
+        return None
+    return dict(kept["exported"]) if kept.get("stamp") == stamp else None
+
+
+def _stamp(inventory: Path, limit: str | None) -> str:
+    """Changes with every file that an inventory is made of: the fleet's, their variables, the playbooks', the code."""
+    here = inventory.resolve().parent
+    files = {here / inventory.name}
+    for folder in (here, PLAYBOOKS):
+        for part in ("group_vars", "host_vars"):
+            files.update((folder / part).rglob("*"))
+    files.update((ROOT / "plugins").rglob("*.py"))
+    # The fleet file may name any folder beside it for its sites.
+    files.update(file for file in here.glob("*/*.yml") if file.parent.name != "rollouts")
+    hashed = hashlib.sha256(f"{here} {limit} {os.environ.get('ANSIBLE_COLLECTIONS_PATH')}".encode())
+    for file in sorted(files):
+        found = file.stat()
+        hashed.update(f"{file} {found.st_mtime_ns} {found.st_size}\n".encode())
+    return hashed.hexdigest()
+
+
+def _export(inventory: Path, limit: str | None) -> dict[str, Any]:
     command = ["ansible-inventory", "-i", str(inventory.resolve()), "--list", "--export"]
     command += ["--playbook-dir", str(PLAYBOOKS)] + (["--limit", limit] if limit else [])
     done = subprocess.run(
@@ -107,7 +151,7 @@ def read_fleet(inventory: Path, limit: str | None = None) -> Fleet:
         raise FleetError(
             done.stderr.strip() or f"{inventory}: ansible-inventory ended with {done.returncode}"
         )
-    return _fleet(inventory, json.loads(done.stdout))
+    return dict(json.loads(done.stdout))
 
 
 def ansible_environment() -> dict[str, str]:
@@ -141,7 +185,8 @@ def _fleet(inventory: Path, exported: dict[str, Any]) -> Fleet:
         nodes=tuple(Node(**node) for node in told.get("nodes", ())),
         install_time=told.get("install_time", INSTALL_TIME),
         facts=facts,
-        hub=hosts.get("hub", {}),
+        # The variables of its groups are exported apart; those of all hosts tell how ssh gets there.
+        hub={**exported["all"].get("vars", {}), **hosts["hub"]} if "hub" in hosts else {},
         exported=exported,
     )
 

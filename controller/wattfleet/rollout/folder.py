@@ -4,6 +4,7 @@
 ======================  ================================================================================
 ``rollouts.db``         the one ledger (docs/reference/rollout-ledger.md)
 ``plans/<name>.json``   what `plan` has written, and `start` takes by its digest
+``inventory.json``      what Ansible made of the inventory, until one of its files changes
 ``logs/<name>.log``     what Ansible said
 ``locks/``              held by whoever acts; the kernel lets go when that process ends, also by kill -9
 ======================  ================================================================================
@@ -14,14 +15,18 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from wattfleet.errors import WattfleetError
 from wattfleet.rollout.ledger import Ledger
 
 INVENTORY = "WATTFLEET_INVENTORY"
+# A lock that is held for longer than this is somebody's who acts, in s.
+PATIENCE = 1.0
 
 
 class BusyError(WattfleetError):
@@ -69,19 +74,34 @@ class Folder:
         ):
             yield
 
+    def is_driven(self, rollout: str) -> bool:
+        """Whether somebody drives it, whole or by its sites. Held for an instant, which `PATIENCE` allows for."""
+        self.make()
+        with (self.path / "locks" / rollout).open("a") as file:
+            return not _got(file, fcntl.LOCK_EX)
+
     @contextmanager
     def _held(self, name: str, how: int, what: str) -> Iterator[None]:
         self.make()
         path = self.path / "locks" / name
         # Not truncated: until the lock is ours, the content tells who has it.
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
-            try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
-            except BlockingIOError:
-                who = file.read().strip() or "another process"
-                raise BusyError(f"{what} by {who} already: one at a time") from None
+            until = time.monotonic() + PATIENCE
+            while not _got(file, how):
+                if time.monotonic() > until:
+                    who = file.read().strip() or "another process"
+                    raise BusyError(f"{what} by {who} already: one at a time")
+                time.sleep(PATIENCE / 10)
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
             yield
+
+
+def _got(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -14,29 +14,31 @@ from wattfleet.rollout.telemetry import Telemetry
 
 
 class Gate(Protocol):
-    """What judges a site that runs a new release. `record.data["look"]` is what the gateway last said itself."""
+    """What judges sites that run a new release. `record.data["look"]` is what the gateway last said itself."""
 
-    def verdict(self, site: str, record: Record) -> Verdict:
-        """May take its time."""
+    def verdicts(self, records: Mapping[str, Record]) -> dict[str, Verdict]:
+        """By site. May take its time."""
 
 
 class NoGate:
     """Where nobody measures: a person decides, since what was not measured never passes."""
 
-    def verdict(self, site: str, record: Record) -> Verdict:  # noqa: ARG002  (the interface)
-        return Verdict(Outcome.INCONCLUSIVE, "nothing measures the sites")
+    def verdicts(self, records: Mapping[str, Record]) -> dict[str, Verdict]:
+        return dict.fromkeys(
+            records, Verdict(Outcome.INCONCLUSIVE, "the inventory has no hub that could be asked")
+        )
 
 
 def gate_of(facts: Mapping[str, Any], hub: Mapping[str, Any]) -> Gate:
-    """By the fleet file (`energy_fleet`) and the inventory's variables of the host `hub`. Raises WattfleetError."""
-    if not hub:
+    """By the fleet file (`energy_fleet`) and the inventory's variables of the host `hub`."""
+    if "ansible_host" not in hub:
         return NoGate()
     return Telemetry(hub_of(hub), gate_settings(facts.get("gates")))
 
 
-def ask(gate: Gate, site: str, record: Record) -> Verdict:
-    """A verdict in any case: whatever goes wrong in asking proves nothing about the site."""
+def ask(gate: Gate, records: Mapping[str, Record]) -> dict[str, Verdict]:
+    """Verdicts in any case: whatever goes wrong in asking proves nothing about a site."""
     try:
-        return gate.verdict(site, record)
+        return gate.verdicts(records)
     except Exception as error:  # noqa: BLE001
-        return Verdict(Outcome.INCONCLUSIVE, f"the gate could not be asked: {error}")
+        return dict.fromkeys(records, Verdict(Outcome.INCONCLUSIVE, f"the gate could not be asked: {error}"))

@@ -160,6 +160,10 @@ def rollback(rollout: Rollout) -> list[Step]:
             )
         elif state not in SETTLED:
             steps.append(Step(rollout.name, name, record.state, SiteState.SKIPPED.value, "was not touched"))
+        elif state in (SiteState.FAILED, SiteState.SILENT):
+            # As it is, it would halt the way back as it has halted the way there.
+            why = "what it ran before is not known"
+            steps.append(Step(rollout.name, name, record.state, SiteState.SKIPPED.value, why))
     steps.append(_whole(rollout, RolloutState.RUNNING, "rolled back by hand", direction=BACK, wave=0))
     return steps
 

@@ -16,56 +16,61 @@ from wattfleet.rollout.gate import Gate, ask
 from wattfleet.rollout.gates import Verdict
 from wattfleet.rollout.ledger import Record
 
-INTERVAL = 30.0  # s between two questions about a site
-FRESH = 4 * INTERVAL  # an answer that is older than this says nothing about now
-AT_ONCE = 4
+INTERVAL = 30.0  # s between two questions about a site; a soak that is shorter is asked about more often
+QUESTIONS_IN_A_SOAK = 10
+FRESH = 4  # intervals; an answer that is older says nothing about now
 
 
 @dataclass(frozen=True)
 class _Answer:
     # Of the site's soak, and whether it was over: an answer about an earlier one says nothing, and one from before its
-    # end is no longer the last word.
+    # end is not the last word.
     about: tuple[int, bool]
     verdict: Verdict
     at: float
 
 
 class Verdicts:
-    """The answers of one gate, by site."""
+    """The answers of one gate, by site. One question is under way at a time, about all sites that are due."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, soak: float) -> None:
         self._gate = gate
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gate")
+        self._interval = min(INTERVAL, max(1.0, soak / QUESTIONS_IN_A_SOAK))
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._lock = threading.Lock()
         self._answers: dict[str, _Answer] = {}
-        self._asked: set[str] = set()
+        self._is_asking = False
 
     def of(
         self, rollout: Rollout, names: Iterable[str], looks: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, Verdict]:
         """What is known of the named sites; those of which nothing fresh is known are left out, and asked about."""
-        found = {}
+        found: dict[str, Verdict] = {}
+        due: dict[str, Record] = {}
         now = time.monotonic()
-        for name in names:
-            record = rollout.sites[name]
-            about = _about(record)
-            with self._lock:
+        with self._lock:
+            for name in names:
+                record = rollout.sites[name]
                 answer = self._answers.get(name)
-                if answer and answer.about == about and now - answer.at < FRESH:
+                if answer and answer.about != _about(record):
+                    answer = None
+                if answer and now - answer.at < FRESH * self._interval:
                     found[name] = answer.verdict
-                due = not answer or answer.about != about or now - answer.at >= INTERVAL
-                if due and name in looks and name not in self._asked:
-                    self._asked.add(name)
-                    data = {**record.data, "look": dict(looks[name])}
-                    self._pool.submit(self._ask, name, replace(record, data=data))
+                if name in looks and (answer is None or now - answer.at >= self._interval):
+                    due[name] = replace(record, data={**record.data, "look": dict(looks[name])})
+            if due and not self._is_asking:
+                self._is_asking = True
+                self._pool.submit(self._ask, due)
         return found
 
-    def _ask(self, name: str, record: Record) -> None:
-        about = _about(record)
-        verdict = ask(self._gate, name, record)
+    def _ask(self, records: Mapping[str, Record]) -> None:
+        about = {name: _about(record) for name, record in records.items()}
+        verdicts = ask(self._gate, records)
+        now = time.monotonic()
         with self._lock:
-            self._answers[name] = _Answer(about, verdict, time.monotonic())
-            self._asked.discard(name)
+            for name, verdict in verdicts.items():
+                self._answers[name] = _Answer(about[name], verdict, now)
+            self._is_asking = False
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -8,6 +8,7 @@ gateway is a file of JSON; what it does with a release is written in it. It coun
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -113,9 +114,9 @@ except ImportError:
     pass  # the gateways' bare Python
 else:
     class Passes:
-        def verdict(self, site, record):
-            assert "version" in record.data["look"], "the gate is told what the gateway said"
-            return Verdict(Outcome.PASS, "4 of 4 checks passed")
+        def verdicts(self, records):
+            assert all("version" in one.data["look"] for one in records.values()), "told what the gateway said"
+            return dict.fromkeys(records, Verdict(Outcome.PASS, "4 of 4 checks passed"))
 
     gate.gate_of = lambda facts, hub: Passes()
 """
@@ -157,6 +158,7 @@ class StandInFleet:
 
     def __init__(self, folder: Path, count: int, rollout: Mapping[str, Any] = {}) -> None:
         self.folder = folder
+        self._begun: list[subprocess.Popen[str]] = []
         self.inventory = folder / "fleet.sites.yml"
         self.gateways = folder / "gateways"
         self.names = [f"s{index:02d}" for index in range(count)]
@@ -218,7 +220,9 @@ class StandInFleet:
         (self.gateways / f"{name}.json").write_text(json.dumps(gateway))
 
     def read(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.gateways / f"{name}.json").read_text()))
+        with (self.gateways / f"{name}.json").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # the module writes it anew
+            return dict(json.load(file))
 
     def does(self, name: str, what: str, **more: Any) -> None:
         """Have a gateway do something else with the release."""
@@ -257,14 +261,24 @@ class StandInFleet:
         )
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment,
-            cwd=ROOT,
-        )
+        """Beside the test; ended with it by `close`."""
+        with (self.folder / "begun.log").open("a") as log:
+            process = subprocess.Popen(
+                self.command(*arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+                env=self.environment,
+                cwd=ROOT,
+            )
+        self._begun.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._begun:
+            process.kill()
+            process.wait()
 
     def plan(self, name: str = "r1", *more: str) -> str:
         """Plan; the digest."""

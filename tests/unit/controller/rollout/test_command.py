@@ -20,7 +20,8 @@ from wattfleet.rollout.folder import Folder
 
 from .stand_in import StandInFleet
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
+Make = Callable[..., StandInFleet]
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
@@ -41,9 +42,9 @@ def children(process: int) -> list[int]:
     return found
 
 
-def test_two_drivers_and_kill_9(tmp_path: Path) -> None:
+def test_two_drivers_and_kill_9(stand_in: Make) -> None:
     """The second is refused in one line; after kill -9 of the first another goes on, and nobody is flashed twice."""
-    fleet = StandInFleet(tmp_path, 3)
+    fleet = stand_in(3)
     digest = fleet.plan()
     # Long enough to be caught in the middle of it.
     fleet.does("s01", "good", slow={"transfer": 600})
@@ -87,8 +88,8 @@ def test_two_drivers_and_kill_9(tmp_path: Path) -> None:
     assert "none was changed" in verified.stdout
 
 
-def test_a_bad_release_stops_at_the_canary_and_what_a_person_does_then(tmp_path: Path) -> None:
-    fleet = StandInFleet(tmp_path, 3)
+def test_a_bad_release_stops_at_the_canary_and_what_a_person_does_then(stand_in: Make) -> None:
+    fleet = stand_in(3)
     digest = fleet.plan()
     fleet.does("s00", "lies")
     done = fleet.run("start", "r1", "--digest", digest)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from wattfleet.rollout import operations
 from wattfleet.rollout.driver import Driver
-from wattfleet.rollout.model import Settings
+from wattfleet.rollout.model import Settings, Site
 from wattfleet.rollout.planning import make_plan
 from wattfleet.rollout.states import AT_RISK, RolloutState, SiteState
 
@@ -189,6 +189,19 @@ def test_a_site_that_failed_is_tried_again(tmp_path: Path) -> None:
     rollout = run(ledger, fleet)
     assert rollout.state is RolloutState.DONE
     assert fleet.gateways["s0000"].flashed == [(1, "forward"), (2, "forward")]
+
+
+def test_a_rollback_leaves_out_a_failed_site_of_which_nobody_knows_what_it_ran(tmp_path: Path) -> None:
+    sites, ledger = [site("a", "canary"), Site("b", "rest", "moxa-uc-8220"), site("c")], fresh(tmp_path)
+    fleet = fleet_of(sites, {"b": Behaviour.FAILS})
+    planned(ledger, sites)
+    rollout = run(ledger, fleet)
+    assert rollout.state is RolloutState.HALTED
+    ledger.write(operations.rollback(rollout), at=fleet.now, who="ann")
+    rollout = run(ledger, fleet)
+    assert rollout.state is RolloutState.ROLLED_BACK
+    assert states(rollout) == {"a": "ok", "b": "skipped", "c": "ok"}
+    assert fleet.gateways["a"].version == "1.0"
 
 
 def test_a_rollback_takes_back_what_was_touched_and_nothing_else(tmp_path: Path) -> None:
