@@ -421,7 +421,7 @@ def confirm(module: AnsibleModule, host: Host) -> None:
     except RefusedError as refusal:
         found = (
             ended(Store(host), engine.digest_of(module.params["nonce"]))
-            if refusal.kind in ("late", "probe")
+            if refusal.kind in ("late", "probe", "boot")
             else {}
         )
         module.fail_json(

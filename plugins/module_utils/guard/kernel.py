@@ -58,11 +58,15 @@ def _ask(host: Host, *arguments: str) -> list[dict[str, Any]]:
 def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for info in link.get("addr_info", []):
-        if info.get("scope") != "global" or info.get("temporary"):
-            continue
-        if info["family"] == "inet6" and (info.get("dynamic") or info.get("mngtmpaddr")):
+        scope = info.get("scope")
+        if info["family"] == "inet6" and (
+            # The kernel makes the first, a router the others.
+            scope == "link" or any(info.get(key) for key in ("temporary", "dynamic", "mngtmpaddr"))
+        ):
             continue
         address = {"family": info["family"], "local": info["local"], "prefix": info["prefixlen"]}
+        if scope not in ("global", None):
+            address["scope"] = scope
         for key in ("address", "broadcast", "label"):
             if info.get(key):
                 address[key] = info[key]
@@ -99,15 +103,18 @@ def _rules(host: Host, family: str) -> list[dict[str, Any]]:
 def _settings(host: Host, name: str) -> dict[str, str | None]:
     """The settings of a link. With an MTU below 1280 the kernel forgets those of IPv6, and then begins with its own."""
     found = []
-    for family in ("ipv4", "ipv6"):
-        folder = host.at(f"/proc/sys/net/{family}/conf/{name}")
-        if folder.is_dir():
-            found += [f"net/{family}/conf/{name}/{path.name}" for path in sorted(folder.iterdir())]
+    for folder in (f"net/{family}/{kind}/{name}" for family in ("ipv4", "ipv6") for kind in ("conf", "neigh")):
+        place = host.at(f"/proc/sys/{folder}")
+        if place.is_dir():
+            found += [f"{folder}/{path.name}" for path in sorted(place.iterdir())]
     return sysctls.look(host, [key for key in found if key.rpartition("/")[2] not in NOT_KEPT])
 
 
 def look(host: Host) -> dict[str, Any]:
-    """Links with MTU, state, settings and addresses, and all routes and rules."""
+    """Links with MTU, state, settings and addresses, and all routes and rules.
+
+    The loopback is a link like any other: `nmcli networking off` changes its settings and its ::1 as well.
+    """
     links = {}
     for item in _ask(host, "-details", "address", "show"):
         links[item["ifname"]] = {
@@ -117,7 +124,6 @@ def look(host: Host) -> dict[str, Any]:
             "addresses": _addresses(item),
             "settings": _settings(host, item["ifname"]),
         }
-    links.pop("lo", None)
     return {
         "links": links,
         "routes": _routes(host, "-4") + _routes(host, "-6"),
@@ -188,7 +194,7 @@ def _address_words(address: dict[str, Any], device: str) -> list[str]:
     words = [f"{address['local']}/{address['prefix']}"]
     if "address" in address:
         words = [address["local"], "peer", f"{address['address']}/{address['prefix']}"]
-    for key in ("broadcast", "label"):
+    for key in ("broadcast", "label", "scope"):
         if key in address and address["family"] == "inet":
             words += [key, address[key]]
     return [*words, "dev", device, *(["noprefixroute"] if address["noprefixroute"] else [])]

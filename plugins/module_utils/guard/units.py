@@ -21,7 +21,7 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
     """The units' states in systemd's words."""
     if not names:
         return {}
-    command = ["systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", "--", *names]
+    command = ["systemctl", "show", "--property=Id,LoadState,ActiveState,UnitFileState", "--", *names]
     done = host.run(command)
     blocks = done.out.strip().split("\n\n")
     if done.code != 0 or len(blocks) != len(names):
@@ -30,6 +30,7 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
     for name, block in zip(names, blocks, strict=True):
         words = dict(line.partition("=")[::2] for line in block.splitlines())
         states[name] = {
+            "id": words.get("Id", name),
             "load": words.get("LoadState", ""),
             "active": words.get("ActiveState", ""),
             "enabled": words.get("UnitFileState", ""),

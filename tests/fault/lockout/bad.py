@@ -167,15 +167,13 @@ def sshd_broken(rng: random.Random, site: Site) -> Change:
 
 def sshd_masked(rng: random.Random, site: Site) -> Change:
     """Sessions that are open survive this, too."""
-    wanted = rng.choice(
-        [
-            {"active": False, "enabled": False, "masked": True},
-            {"active": False, "enabled": False},
-            {"active": False},
-        ]
-    )
-    options = {"subject": "hardening", "units": [{"name": "ssh.service", **wanted}]}
-    return Change("sshd-masked", str(wanted), options)
+    if rng.random() < 0.5:
+        # Off at the next boot as well, and so refused at once; or for now only.
+        wanted = rng.choice([{"active": False, "enabled": False, "masked": True}, {"active": False}])
+        options = {"subject": "hardening", "units": [{"name": "ssh.service", **wanted}]}
+        return Change("sshd-masked", str(wanted), options)
+    words = rng.choice([["mask", "--now"], ["disable", "--now"], ["mask", "--runtime", "--now"]])
+    return _command(rng, "sshd-masked", "hardening", ["systemctl", *words, "ssh.service"])
 
 
 def sysctl_starved(rng: random.Random, site: Site) -> Change:
@@ -223,13 +221,43 @@ def sysctl_reverse_path(rng: random.Random, site: Site) -> Change:
 def network_manager_masked(rng: random.Random, site: Site) -> Change:
     """Hardening that goes too far: nobody is left to bring the interface up again."""
     down = rng.choice([["ip", "link", "set", "eth0", "down"], ["ip", "address", "flush", "dev", "eth0"]])
-    options = {
-        "subject": "hardening",
-        "units": [{"name": "NetworkManager.service", "active": False, "enabled": False, "masked": True}],
-        "apply": [down],
-        "keep": network(),
-    }
-    return Change("network-manager-masked", " ".join(down), options)
+    if rng.random() < 0.5:
+        wanted = {"active": False, "enabled": False, "masked": True}
+        if rng.random() < 0.5:
+            del wanted["enabled"], wanted["masked"]
+        options = {
+            "subject": "hardening",
+            "units": [{"name": "NetworkManager.service", **wanted}],
+            "apply": [down],
+            "keep": network(),
+        }
+        return Change("network-manager-masked", f"{wanted}, {' '.join(down)}", options)
+    words = rng.choice([["mask"], ["mask", "--now"], ["disable", "--now"]])
+    mask = ["systemctl", *words, "NetworkManager.service"]
+    return _command(rng, "network-manager-masked", "hardening", mask, down, keep=network())
+
+
+def lost_at_boot(rng: random.Random, site: Site) -> Change:
+    """All is well, and every connection is let in, until the host boots the next time."""
+    words = rng.choice(
+        [
+            ["systemctl", "mask", "NetworkManager.service"],
+            ["systemctl", "disable", "NetworkManager.service"],
+            ["systemctl", "mask", "ssh.service"],
+            ["systemctl", "disable", "ssh.service"],
+            ["systemctl", "disable", "nftables.service"],
+            ["systemctl", "mask", "dbus.service"],
+            ["systemctl", "mask", "network.target"],
+            ["systemctl", "set-default", "rescue.target"],
+            ["ln", "-sfn", "/dev/null", "/etc/systemd/system/NetworkManager.service"],
+            ["rm", "/etc/systemd/system/multi-user.target.wants/ssh.service"],
+        ]
+    )
+    if rng.random() < 0.3:
+        name = rng.choice(["NetworkManager.service", "ssh.service"])
+        options = {"subject": "hardening", "units": [{"name": name, "masked": True}]}
+        return Change("lost-at-boot", f"{name} masked by name", options)
+    return _command(rng, "lost-at-boot", "hardening", words)
 
 
 def deleted_profile(rng: random.Random, site: Site) -> Change:
@@ -314,6 +342,14 @@ def by_firewall_module(rng: random.Random, site: Site) -> Change:
     return Change("by-firewall-module", rule, options, module=TABLE)
 
 
+def _command(
+    rng: random.Random, kind: str, subject: str, *words: list[str], keep: dict[str, Any] | None = None
+) -> Change:
+    """Commands whose author has not thought of what they leave behind."""
+    options = {**_marker(rng), "subject": subject, "apply": [*words], "keep": keep or {}}
+    return Change(kind, "; ".join(" ".join(argv) for argv in words), options)
+
+
 def _marker(rng: random.Random) -> dict[str, Any]:
     """A change has to differ in something that the guard compares, or it would be none."""
     content = f"# {rng.getrandbits(32):08x}\n"
@@ -340,6 +376,7 @@ KINDS: dict[str, Maker] = {
     "sysctl-starved": sysctl_starved,
     "sysctl-reverse-path": sysctl_reverse_path,
     "network-manager-masked": network_manager_masked,
+    "lost-at-boot": lost_at_boot,
     "deleted-profile": deleted_profile,
     "login-refused": login_refused,
     "step-fails": step_fails,

@@ -221,6 +221,49 @@ def test_settings_that_a_small_mtu_has_cost_are_put_back(tmp_path: Path) -> None
     assert kernel.differences(one, was) == []
 
 
+def test_the_loopback_is_put_back_like_any_other_link(tmp_path: Path) -> None:
+    folder = tmp_path / "proc/sys/net/ipv6/conf/lo"
+    folder.mkdir(parents=True)
+    (folder / "use_tempaddr").write_text("-1\n")
+    one = Kernel(tmp_path)
+    four = {"family": "inet", "local": "127.0.0.1", "prefixlen": 8, "scope": "host", "label": "lo"}
+    six = {"family": "inet6", "local": "::1", "prefixlen": 128, "scope": "host", "noprefixroute": True}
+    one.addresses.append(
+        {"ifname": "lo", "flags": ["LOOPBACK", "UP"], "mtu": 65536, "addr_info": [four, six]}
+    )
+    one.routes.append({"dst": "192.0.2.0/24", "dev": "lo", "protocol": "static", "flags": []})
+    was = kernel.look(one)
+    assert kernel.differences(one, was) == []
+    # What `nmcli networking off` does.
+    (folder / "use_tempaddr").write_text("0\n")
+    del six["noprefixroute"]
+    assert kernel.differences(one, was) == [
+        "lo lacks ::1/128",
+        "lo also has ::1/128",
+        "sysctl net/ipv6/conf/lo/use_tempaddr is 0 instead of -1",
+    ]
+    kernel.put_back(one, was)
+    assert (folder / "use_tempaddr").read_text() == "-1\n"
+    assert one.set == ["ip address del ::1/128 dev lo", "ip address replace ::1/128 dev lo noprefixroute"]
+    one.addresses[-1]["addr_info"] = []
+    kernel.put_back(one, was)
+    assert one.set[2:] == [
+        "ip address replace 127.0.0.1/8 label lo scope host dev lo",
+        "ip address replace ::1/128 dev lo noprefixroute",
+    ]
+
+
+def test_settings_of_neighbours_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "proc/sys/net/ipv4/neigh/eth0"
+    folder.mkdir(parents=True)
+    (folder / "ucast_solicit").write_text("3\n")
+    one = Kernel(tmp_path)
+    was = kernel.look(one)
+    (folder / "ucast_solicit").write_text("1\n")
+    kernel.put_back(one, was)
+    assert (folder / "ucast_solicit").read_text() == "3\n"
+
+
 def test_networking_that_was_switched_off_is_on_at_the_next_boot(tmp_path: Path) -> None:
     path = tmp_path / manager.STATE.lstrip("/")
     path.parent.mkdir(parents=True)
