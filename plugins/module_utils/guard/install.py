@@ -14,8 +14,8 @@ from . import durable, engine, errors, host, program, store, units
 PROGRAM = "/usr/local/lib/energy-guard/energy-guard.pyz"
 PACKAGE = "energy_guard"
 BOOT = "energy-guard-boot.service"
-# What of this package runs in a module only. The program is made of the rest: of all that importing it has brought here,
-# and so of what Ansible has shipped with the module.
+# What of this package runs in a module only. The program is made of the rest: of all that importing it has brought
+# here, and so of what Ansible has shipped with the module.
 NOT_PARTS = ("embed", "install")
 MAIN = f"import sys\n\nfrom {PACKAGE}.program import main\n\nsys.exit(main())\n"
 

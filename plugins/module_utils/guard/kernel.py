@@ -103,7 +103,9 @@ def _rules(host: Host, family: str) -> list[dict[str, Any]]:
 def _settings(host: Host, name: str) -> dict[str, str | None]:
     """The settings of a link. With an MTU below 1280 the kernel forgets those of IPv6, and then begins with its own."""
     found = []
-    for folder in (f"net/{family}/{kind}/{name}" for family in ("ipv4", "ipv6") for kind in ("conf", "neigh")):
+    for folder in (
+        f"net/{family}/{kind}/{name}" for family in ("ipv4", "ipv6") for kind in ("conf", "neigh")
+    ):
         place = host.at(f"/proc/sys/{folder}")
         if place.is_dir():
             found += [f"{folder}/{path.name}" for path in sorted(place.iterdir())]

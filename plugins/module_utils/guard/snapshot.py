@@ -120,9 +120,7 @@ def _appeared(host: Host, was: dict[str, Any], *, boot: bool) -> list[Path]:
     if was["links"] is not None:
         known = was["links"].keys() | was["entries"].keys()
         appeared = [(_name(host, path), path) for path in _unit_links(host)]
-        found += [
-            path for name, path in appeared if name not in known and not (boot and _lost_at_boot(name))
-        ]
+        found += [path for name, path in appeared if name not in known and not (boot and _lost_at_boot(name))]
     return found
 
 

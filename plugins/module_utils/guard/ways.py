@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright: Wattfleet contributors
-"""What carries the way in at the next boot. A change that takes it away works until then, and can be confirmed until then."""
+"""What carries the way in at the next boot. A change that takes it away works, and can be confirmed, until then."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def refusal(change: Change, coming: list[str]) -> str | None:
 
 
 def lost(host: Host, change: Change, was: dict[str, Any], links: dict[str, Any]) -> list[str]:
-    """What the next boot would lack that nobody has asked for by name. `links` are those of the units as they are now."""
+    """What the next boot would lack though nobody has asked for that by name. `links` are those of the units, now."""
     off, _on = _switched(change)
     states = units.look(host, list(was["ways"]))
     lines = [

@@ -6,7 +6,17 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tests.fault.lockout.changes import NETWORK, TABLE, Change, Maker, connection, firewall, network, probes
+from tests.fault.lockout.changes import (
+    NETWORK,
+    TABLE,
+    Change,
+    Maker,
+    connection,
+    firewall,
+    hardening,
+    network,
+    probes,
+)
 from tests.fault.lockout.site import HOSTS_PATH, SSHD_PATH, SYSCTL_PATH, WAN_PATH, WAN_UUID, Site, stranger
 
 
@@ -304,15 +314,24 @@ def by_network_module(rng: random.Random, site: Site) -> Change:
     address, length = site.address, 24 if site.routed else 19
     one: dict[str, Any] = {"name": "EnergyWan", "interface": "eth0", "mtu": 0}
     gateway = site.controller if site.routed else None
-    match rng.choice(["address", "gateway" if site.routed else "prefix", "mtu"]):
+    match rng.choice(["address", "gateway" if site.routed else "prefix", "mtu", "dhcp", "gone"]):
         case "address":
             address = stranger(rng, site)
         case "gateway":
             gateway = f"{address.rsplit('.', 1)[0]}.{rng.randint(200, 250)}"
         case "prefix":
             length = rng.randint(24, 30)
-        case _:
+        case "mtu":
             one["mtu"] = rng.randint(68, 110)
+        case "dhcp":
+            # Nobody answers there.
+            one |= {"ipv4": "auto", "metric": rng.randint(50, 99)}
+            options = {"connections": [one], "guard": {"probes": probes(site)}}
+            return Change("by-network-module", str(one), options, module=NETWORK)
+        case _:
+            # A site file that has the WAN's interface in a bond by mistake: this kernel keeps the profiles only.
+            bond = {"interfaces": ["eth0", "eth1"]}
+            one |= {"interface": "bond0", "bond": bond}
     one |= {"addresses": [f"{address}/{length}"], "metric": rng.randint(50, 99)}
     if gateway:
         one["gateway"] = gateway
@@ -340,6 +359,14 @@ def by_firewall_module(rng: random.Random, site: Site) -> Change:
     content = content[content.index("table inet wattfleet {") :]
     options = {"content": content, "guard": {"probes": probes(site)}}
     return Change("by-firewall-module", rule, options, module=TABLE)
+
+
+def by_hardening_role(rng: random.Random, site: Site) -> Change:
+    """The whole role, with a list of those who may come in that lacks who comes in."""
+    wrong = rng.choice(
+        [{"hardening_ssh_users": [f"user{rng.randint(1, 99)}"]}, {"hardening_ssh_groups": ["wheel"]}]
+    )
+    return hardening("by-hardening-role", str(wrong), site, variables=wrong)
 
 
 def _command(
@@ -382,6 +409,7 @@ KINDS: dict[str, Maker] = {
     "step-fails": step_fails,
     "by-network-module": by_network_module,
     "by-firewall-module": by_firewall_module,
+    "by-hardening-role": by_hardening_role,
 }
 
 # Deaths that make a change harmless, so that it is kept rightly.

@@ -39,6 +39,8 @@ class Site:
     routes: list[str] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     sshd: dict[str, str] = field(default_factory=dict)
+    # A second address of the energy network, once the network module manages that.
+    energy: str = ""
 
     def wan(self, **other: object) -> str:
         """The keyfile of the WAN. `other` replaces address, gateway, mtu, and adds `extra` lines to [ipv4]."""
@@ -125,6 +127,14 @@ cat > {hosts} <<'EOF'
 {site_hosts}EOF
 cat > {sshd} <<'EOF'
 {site_sshd}EOF
+# What the hardening role needs and would install, so that a round is about what can lock out.
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install --no-install-recommends fail2ban python3-systemd libpam-pwquality >/dev/null 2>&1
+rm /usr/sbin/policy-rc.d
+systemctl --quiet disable fail2ban.service
 # Something that runs, is enabled, and that nobody misses.
 cat > /etc/systemd/system/{unit} <<'EOF'
 [Service]

@@ -117,10 +117,22 @@ def test_what_a_change_wants_by_name_is_kept(gateway: Commands, wanted: dict[str
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        ({"units": [{"name": SSH, "enabled": False}]}, "ssh.service would be off, and nothing else brings up sshd"),
+        (
+            {"units": [{"name": SSH, "enabled": False}]},
+            "ssh.service would be off, and nothing else brings up sshd",
+        ),
         ({"units": [{"name": MANAGER, "active": False, "masked": True}]}, "brings up the network"),
         (
-            {"files": [{"path": f"/etc/systemd/system/{SSH}", "state": "link", "target": "/dev/null", "late": True}]},
+            {
+                "files": [
+                    {
+                        "path": f"/etc/systemd/system/{SSH}",
+                        "state": "link",
+                        "target": "/dev/null",
+                        "late": True,
+                    }
+                ]
+            },
             "brings up sshd",
         ),
     ],
