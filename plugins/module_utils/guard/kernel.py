@@ -46,6 +46,9 @@ RULE_WORDS = {
 NOT_KEPT = ("mtu", "stable_secret")
 # Routes and addresses of these come and go with what routers announce; nobody can hold on to them.
 ANNOUNCED = ("ra", "redirect")
+# Modems: what they carry gets its address from the network, whatever the kernel calls it.
+MODEMS = ("ww", "ppp")
+FOR_EVER = 2**32 - 1
 
 
 def _ask(host: Host, *arguments: str) -> list[dict[str, Any]]:
@@ -71,8 +74,14 @@ def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:
             if info.get(key):
                 address[key] = info[key]
         address["noprefixroute"] = bool(info.get("noprefixroute"))
+        if info.get("dynamic") or link["ifname"].startswith(MODEMS):
+            address["leased"] = True
         found.append(address)
     return found
+
+
+def _leased(link: dict[str, Any]) -> set[str]:
+    return {address["local"] for address in link["addresses"] if address.get("leased")}
 
 
 def _routes(host: Host, family: str) -> list[dict[str, Any]]:
@@ -124,6 +133,12 @@ def look(host: Host) -> dict[str, Any]:
             "mtu": item["mtu"],
             "kind": item.get("linkinfo", {}).get("info_kind", ""),
             "addresses": _addresses(item),
+            # How long an address from a DHCP server is ours, in seconds.
+            "leases": {
+                info["local"]: info["valid_life_time"]
+                for info in item.get("addr_info", [])
+                if info.get("valid_life_time", FOR_EVER) != FOR_EVER
+            },
             "settings": _settings(host, item["ifname"]),
         }
     return {
@@ -154,9 +169,48 @@ def _relevant(routes: list[dict[str, Any]], links: dict[str, Any]) -> list[dict[
     return [route for route in routes if route.get("dev") is None or route["dev"] in links]
 
 
+def _without_leases(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A state without the addresses that some links have from elsewhere, and without the routes that go with them."""
+    links = dict(state["links"])
+    leased: dict[str, set[str]] = {}
+    for name in names:
+        leased[name] = _leased(links[name])
+        own = [address for address in links[name]["addresses"] if not address.get("leased")]
+        links[name] = {**links[name], "addresses": own}
+
+    def goes_with(route: dict[str, Any]) -> bool:
+        device = route.get("dev", "")
+        return device in leased and (
+            route.get("protocol") == "dhcp"
+            or route.get("prefsrc") in leased[device]
+            or device.startswith(MODEMS)
+        )
+
+    routes = [route for route in state["routes"] if not goes_with(route)]
+    return {**state, "links": links, "routes": routes}
+
+
+def _comparable(host: Host, was: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state as it was and as it is, without what nobody here can put back.
+
+    A link that had its address from a DHCP server or a mobile network, and has another one from there now, is as it
+    was. The old one may be somebody else's by now.
+    """
+    found = look(host)
+    moved = [
+        name
+        for name, link in was["links"].items()
+        if _leased(link)
+        and name in found["links"]
+        and _leased(found["links"][name]) not in (set(), _leased(link))
+    ]
+    return _without_leases(was, moved), _without_leases(found, moved)
+
+
 def differences(host: Host, was: dict[str, Any]) -> list[str]:
     """Where the kernel's state is not what it was."""
-    found, lines = look(host), []
+    was, found = _comparable(host, was)
+    lines = []
     for name, link in was["links"].items():
         now = found["links"].get(name)
         if now is None:
@@ -192,14 +246,16 @@ def _rule_words(rule: dict[str, Any]) -> list[str]:
     return words
 
 
-def _address_words(address: dict[str, Any], device: str) -> list[str]:
+def _address_words(address: dict[str, Any], device: str, valid: int | None) -> list[str]:
     words = [f"{address['local']}/{address['prefix']}"]
     if "address" in address:
         words = [address["local"], "peer", f"{address['address']}/{address['prefix']}"]
     for key in ("broadcast", "label", "scope"):
         if key in address and address["family"] == "inet":
             words += [key, address[key]]
-    return [*words, "dev", device, *(["noprefixroute"] if address["noprefixroute"] else [])]
+    words += ["dev", device, *(["noprefixroute"] if address["noprefixroute"] else [])]
+    # What was lent ends by itself, unless NetworkManager prolongs it.
+    return words if valid is None else [*words, "valid_lft", str(valid), "preferred_lft", str(valid)]
 
 
 def _hop_words(hop: dict[str, Any]) -> list[str]:
@@ -241,7 +297,8 @@ def put_back(host: Host, was: dict[str, Any]) -> None:
     def ip(*arguments: str) -> None:
         host.run(["ip", *arguments], timeout=TIMEOUT)
 
-    found = look(host)
+    whole = was
+    was, found = _comparable(host, whole)
     for name, link in was["links"].items():
         now = found["links"].get(name)
         if now is None:
@@ -254,11 +311,12 @@ def put_back(host: Host, was: dict[str, Any]) -> None:
         for address in _missing(now["addresses"], link["addresses"]):
             ip("address", "del", f"{address['local']}/{address['prefix']}", "dev", name)
         for address in _missing(link["addresses"], look(host)["links"].get(name, link)["addresses"]):
-            ip("address", "replace", *_address_words(address, name))
+            ip("address", "replace", *_address_words(address, name, link["leases"].get(address["local"])))
         if now["up"] and not link["up"]:
             ip("link", "set", "dev", name, "down")
     # A link that came up has brought routes of its own, so look again.
-    routes = _relevant(look(host)["routes"], was["links"])
+    was, found = _comparable(host, whole)
+    routes = _relevant(found["routes"], was["links"])
     for route in _missing(routes, was["routes"]):
         words = [word for word in _route_words(route) if word != "onlink"]
         ip(words[0], "route", "del", *words[3:])

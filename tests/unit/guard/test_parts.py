@@ -253,6 +253,70 @@ def test_the_loopback_is_put_back_like_any_other_link(tmp_path: Path) -> None:
     ]
 
 
+def lease(host: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An address from a DHCP server, and the routes that come with it."""
+    address = {"family": "inet", "local": f"192.0.2.{host}", "prefixlen": 24, "scope": "global"}
+    routes = [
+        {"dst": "default", "gateway": "192.0.2.1", "dev": "eth1", "protocol": "dhcp", "metric": 300},
+        {"dst": "192.0.2.0/24", "dev": "eth1", "protocol": "kernel", "scope": "link"},
+    ]
+    more = {"dynamic": True, "valid_life_time": 120, "preferred_life_time": 120}
+    return address | more, [route | {"prefsrc": address["local"], "flags": []} for route in routes]
+
+
+def test_another_lease_of_the_dhcp_server_is_not_taken_back() -> None:
+    one = Kernel()
+    address, routes = lease("7")
+    link = {"ifname": "eth1", "flags": ["UP"], "mtu": 1500, "addr_info": [address]}
+    one.addresses.append(link)
+    one.routes += routes
+    was = kernel.look(one)
+    assert kernel.differences(one, was) == []
+    other, routes = lease("8")
+    link["addr_info"] = [other]
+    one.routes = [*one.routes[:-2], *routes]
+    assert kernel.differences(one, was) == []
+    kernel.put_back(one, was)
+    assert one.set == []
+    # What is not lent still counts.
+    link["addr_info"] = [
+        other,
+        {**other, "local": "10.0.0.1", "dynamic": False, "valid_life_time": 2**32 - 1},
+    ]
+    assert kernel.differences(one, was) == ["eth1 also has 10.0.0.1/24"]
+
+
+def test_a_lease_that_is_gone_is_put_back_for_as_long_as_it_lasts() -> None:
+    one = Kernel()
+    address, routes = lease("7")
+    link = {"ifname": "eth1", "flags": ["UP"], "mtu": 1500, "addr_info": [address]}
+    one.addresses.append(link)
+    one.routes += routes
+    was = kernel.look(one)
+    link["addr_info"], one.routes = [], one.routes[:-2]
+    assert len(kernel.differences(one, was)) == 3
+    kernel.put_back(one, was)
+    assert one.set[0] == "ip address replace 192.0.2.7/24 dev eth1 valid_lft 120 preferred_lft 120"
+    assert len(one.set) == 3
+
+
+def test_a_modem_that_has_dialled_again_is_as_it_was() -> None:
+    one = Kernel()
+
+    def dialled(host: str) -> None:
+        info = {"family": "inet", "local": f"10.64.0.{host}", "prefixlen": 30, "scope": "global"}
+        one.addresses[1:] = [{"ifname": "wwan0", "flags": ["UP"], "mtu": 1430, "addr_info": [info]}]
+        way = {"dst": "default", "gateway": f"10.64.0.{int(host) + 1}", "dev": "wwan0", "protocol": "static"}
+        one.routes[3:] = [{**way, "metric": 700, "flags": []}]
+
+    dialled("5")
+    was = kernel.look(one)
+    dialled("9")
+    assert kernel.differences(one, was) == []
+    one.addresses[1]["addr_info"] = []
+    assert kernel.differences(one, was)
+
+
 def test_settings_of_neighbours_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "proc/sys/net/ipv4/neigh/eth0"
     folder.mkdir(parents=True)
