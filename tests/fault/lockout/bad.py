@@ -314,7 +314,7 @@ def by_network_module(rng: random.Random, site: Site) -> Change:
     address, length = site.address, 24 if site.routed else 19
     one: dict[str, Any] = {"name": "EnergyWan", "interface": "eth0", "mtu": 0}
     gateway = site.controller if site.routed else None
-    match rng.choice(["address", "gateway" if site.routed else "prefix", "mtu", "dhcp", "gone"]):
+    match rng.choice(["address", "gateway" if site.routed else "prefix", "mtu", "dhcp", "bond"]):
         case "address":
             address = stranger(rng, site)
         case "gateway":
@@ -329,13 +329,15 @@ def by_network_module(rng: random.Random, site: Site) -> Change:
             options = {"connections": [one], "guard": {"probes": probes(site)}}
             return Change("by-network-module", str(one), options, module=NETWORK)
         case _:
-            # A site file that has the WAN's interface in a bond by mistake: this kernel keeps the profiles only.
-            bond = {"interfaces": ["eth0", "eth1"]}
-            one |= {"interface": "bond0", "bond": bond}
+            # Its interface in a bond, which this kernel keeps as profiles: nobody would get in after the next boot.
+            # The module refuses that, as long as it is told by which address it is reached.
+            one |= {"interface": "bond0", "bond": {"interfaces": ["eth0", "eth1"]}}
     one |= {"addresses": [f"{address}/{length}"], "metric": rng.randint(50, 99)}
     if gateway:
         one["gateway"] = gateway
     options = {"connections": [one], "guard": {"probes": probes(site)}}
+    if "bond" in one:
+        options["keep"] = [site.address]
     return Change("by-network-module", str(one), options, module=NETWORK)
 
 

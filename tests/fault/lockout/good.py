@@ -135,7 +135,12 @@ def by_network_module(rng: random.Random, site: Site) -> Change:
     host = ".".join(str(rng.randint(0, 250)) for _ in range(2))
     address = f"10.{host}.1"
     addresses = ["192.168.10.10/24", f"{address}/24"]
-    one = {"name": "EnergyInternal", "interface": "eth1", "addresses": addresses, "metric": 110}
+    one: dict[str, object] = {
+        "name": "EnergyInternal",
+        "interface": "eth1",
+        "addresses": addresses,
+        "metric": 110,
+    }
     wanted: dict[str, object] = {}
     if site.energy:
         wanted[f"address eth1 {site.energy}/24"] = None
@@ -148,6 +153,22 @@ def by_network_module(rng: random.Random, site: Site) -> Change:
         live = {"broadcast": f"10.{host}.255", "family": "inet", "label": "eth1", "noprefixroute": True}
         wanted[f"address eth1 {address}/24"] = json.dumps({**live, "scope": "global"}, sort_keys=True)
         wanted["device eth1 GENERAL.CONNECTION"] = "EnergyInternal"
+        if rng.random() < 0.5:
+            # Which this kernel cannot make, and a modem that is not there. NetworkManager holds their profiles.
+            number = rng.randint(2, 4000)
+            vlan: dict[str, object] = {
+                "name": "Vlan",
+                "interface": f"eth1.{number}",
+                "vlan": {"id": number, "parent": "eth1"},
+            }
+            modem: dict[str, object] = {
+                "name": "Mobile",
+                "interface": "wwan0",
+                "ipv4": "auto",
+                "modem": {"apn": "iot.example"},
+            }
+            connections += [vlan | {"addresses": ["10.251.0.1/24"]}, modem | {"metric": 700}]
+            wanted |= {"connection Vlan vlan.id": str(number), "connection Mobile gsm.apn": "iot.example"}
     options = {"connections": connections, "guard": {"probes": probes(site)}}
     return Change(
         "good-by-network-module",
@@ -157,6 +178,7 @@ def by_network_module(rng: random.Random, site: Site) -> Change:
         may=(
             f"file {path.replace('.', '[.]')}",
             r"(active )?connection (EnergyInternal|energy)\b.*",
+            r"(file /etc/NetworkManager/system-connections/|connection )(Vlan|Mobile)\b.*",
             r"device eth1 .*",
             r'route .*"dev": "eth1".*',
         ),
