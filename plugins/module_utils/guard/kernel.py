@@ -197,6 +197,17 @@ def _comparable(host: Host, was: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     was. The old one may be somebody else's by now.
     """
     found = look(host)
+    # Whoever has made these takes them away as well: a container that ends, a modem that is reset.
+    ended = [
+        name
+        for name, link in was["links"].items()
+        if name not in found["links"] and all(address.get("leased") for address in link["addresses"])
+    ]
+    was = {
+        **was,
+        "links": {name: link for name, link in was["links"].items() if name not in ended},
+        "routes": [route for route in was["routes"] if route.get("dev") not in ended],
+    }
     moved = [
         name
         for name, link in was["links"].items()

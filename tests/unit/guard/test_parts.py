@@ -317,6 +317,20 @@ def test_a_modem_that_has_dialled_again_is_as_it_was() -> None:
     assert kernel.differences(one, was)
 
 
+def test_a_link_that_had_nothing_of_ours_may_go() -> None:
+    one = Kernel()
+    link = {"ifname": "veth1", "flags": ["UP"], "mtu": 1500, "addr_info": []}
+    one.addresses.append(link)
+    one.routes.append({"dst": "fd00::/64", "dev": "veth1", "protocol": "kernel", "flags": []})
+    was = kernel.look(one)
+    del one.addresses[1], one.routes[3]
+    assert kernel.differences(one, was) == []
+    kernel.put_back(one, was)
+    assert one.set == []
+    del one.addresses[0]
+    assert "eth0 is gone" in kernel.differences(one, was)
+
+
 def test_settings_of_neighbours_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "proc/sys/net/ipv4/neigh/eth0"
     folder.mkdir(parents=True)
