@@ -422,6 +422,35 @@ def test_as_wanted_is_no_difference(host: FakeHost) -> None:
     assert "mode 0644" in shown["after"]
 
 
+def test_what_is_left_over_of_a_unit_makes_room_for_it(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {
+        "37": ("1", "0::/system.slice/ssh.service"),
+        "38": ("37", "0::/system.slice/ssh.service"),  # a session, where there is no logind
+        "39": ("1", "0::/system.slice/avahi.service"),
+    }
+    for number, (parent, group) in places.items():
+        place = host.at(f"/proc/{number}")
+        place.mkdir()
+        (place / "cgroup").write_text(f"{group}\n")
+        (place / "stat").write_text(f"{number} (a) b) S {parent} 0\n")
+    killed: list[int] = []
+
+    def kill(process: int, _signal: int) -> None:
+        killed.append(process)
+        host.at(f"/proc/{process}/stat").unlink()
+
+    monkeypatch.setattr(os, "kill", kill)
+    states = units.look(host, ["ssh.service", "avahi.service"])
+    units.put_back(host, states)
+    assert killed == []
+    host.run(["systemctl", "stop", "ssh.service"])
+    units.put_back(host, states)
+    assert killed == [37]
+    assert units.is_active(units.look(host, ["ssh.service"])["ssh.service"])
+
+
 def test_a_unit_that_is_told_to_reload_is_kept() -> None:
     change = Change(
         subject="test", apply=[["systemctl", "reload", "ssh.service"], ["systemctl", "stop", "a.service"]]
