@@ -163,8 +163,8 @@ def _end_left_over(host: Host, name: str, wait: float = 3) -> None:
     """End what still runs of a unit that is not active, or it keeps the unit from starting.
 
     systemd 252 forgets a running sshd when `systemctl disable ssh` takes away the alias by which it had loaded the
-    unit. A new sshd finds the port taken then, fails, and takes /run/sshd with it, without which the old one lets nobody
-    in.
+    unit. A new sshd finds the port taken then, fails, and takes /run/sshd with it, without which the old one lets
+    nobody in.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = _left_over(host, name)
