@@ -24,7 +24,7 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
     """The units' states in systemd's words."""
     if not names:
         return {}
-    command = ["systemctl", "show", "--property=Id,LoadState,ActiveState,UnitFileState", "--", *names]
+    command = ["systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", "--", *names]
     done = host.run(command)
     blocks = done.out.strip().split("\n\n")
     if done.code != 0 or len(blocks) != len(names):
@@ -33,12 +33,22 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
     for name, block in zip(names, blocks, strict=True):
         words = dict(line.partition("=")[::2] for line in block.splitlines())
         states[name] = {
-            "id": words.get("Id", name),
             "load": words.get("LoadState", ""),
             "active": words.get("ActiveState", ""),
             "enabled": words.get("UnitFileState", ""),
         }
     return states
+
+
+def at_boot(host: Host, names: list[str]) -> dict[str, str]:
+    """What the next boot makes of units that are installed, by their files.
+
+    systemd is not asked for the units themselves: it would load each, also one that does not exist. Once there is an
+    alias of that name, the next daemon-reload takes it for the unit and forgets that this one runs (systemd 252).
+    """
+    done = host.run(["systemctl", "list-unit-files", "--no-legend", "--plain", "--", *names])
+    found = [line.split() for line in done.out.splitlines()]
+    return {words[0]: words[1] for words in found if len(words) > 1}
 
 
 def is_active(state: dict[str, str]) -> bool:

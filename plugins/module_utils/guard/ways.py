@@ -21,15 +21,14 @@ MASK = "/dev/null"
 TARGET = f"{units.LINKS}/default.target"
 
 
-def _comes(state: dict[str, str]) -> bool:
-    """Whether a unit is started by the next boot."""
-    return state["enabled"] in ("enabled", "generated") and not units.is_masked(state)
+STARTED = ("enabled", "generated")
 
 
 def look(host: Host) -> list[str]:
     """The units of the ways in that the next boot starts, by their own names and not by aliases."""
-    states = units.look(host, [name for names in WAYS.values() for name in names])
-    return [name for name, state in states.items() if state["id"] == name and _comes(state)]
+    names = [name for names in WAYS.values() for name in names]
+    states = units.at_boot(host, names)
+    return [name for name in names if states.get(name) in STARTED]
 
 
 def _switched(change: Change) -> tuple[set[str], set[str]]:
@@ -64,11 +63,11 @@ def refusal(change: Change, coming: list[str]) -> str | None:
 def lost(host: Host, change: Change, was: dict[str, Any], links: dict[str, Any]) -> list[str]:
     """What the next boot would lack though nobody has asked for that by name. `links` are those of the units, now."""
     off, _on = _switched(change)
-    states = units.look(host, list(was["ways"]))
+    states = units.at_boot(host, was["ways"])
     lines = [
-        f"{name} is {states[name]['enabled'] or 'gone'}"
+        f"{name} is {states.get(name, 'gone')}"
         for name in was["ways"]
-        if name not in off and not _comes(states[name])
+        if name not in off and states.get(name) not in STARTED
     ]
     # What others need to come up, down to the bus, can be masked as well. No table of names would be complete.
     for path, entry in links.items():

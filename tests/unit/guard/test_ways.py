@@ -58,14 +58,15 @@ def test_what_carries_the_way_in(gateway: Commands) -> None:
 
 
 def test_an_alias_is_the_unit_that_it_stands_for(gateway: Commands) -> None:
-    states = [
-        f"Id={'ssh.service' if name == 'sshd.service' else name}\nLoadState=loaded\nUnitFileState=enabled\n"
-        for names in ways.WAYS.values()
-        for name in names
-    ]
-    gateway.refuse = {"systemctl show": Done([], 0, "\n".join(states), "")}
-    assert "sshd.service" not in ways.look(gateway)
-    assert "ssh.service" in ways.look(gateway)
+    listed = "ssh.service enabled enabled\nsshd.service alias -\nnetworking.service masked enabled\n"
+    gateway.refuse = {"systemctl list-unit-files": Done([], 0, listed, "")}
+    assert ways.look(gateway) == ["ssh.service"]
+
+
+def test_systemd_is_not_made_to_load_units_that_may_become_aliases(gateway: Commands) -> None:
+    applied(gateway)
+    engine.confirm(gateway, NONCE, 0.0)
+    assert not any("show" in argv and "sshd.service" in argv for argv in gateway.ran)
 
 
 @pytest.mark.parametrize(
