@@ -31,8 +31,9 @@ DefaultDependencies=no
 ConditionPathExists={base}/pending
 RequiresMountsFor={base} /etc
 After=local-fs.target systemd-remount-fs.service
+# What waits for sysinit.target, as sshd and NetworkManager do, need not be named. sshd.service, an alias on Debian,
+# must not be: see at_boot() in units.py.
 Before=sysinit.target systemd-sysctl.service network-pre.target nftables.service energy-firewall.service
-Before=NetworkManager.service ssh.service sshd.service ssh.socket fail2ban.service
 Conflicts=shutdown.target
 Before=shutdown.target
 OnFailure={restore}

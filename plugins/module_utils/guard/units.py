@@ -43,8 +43,9 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
 def at_boot(host: Host, names: list[str]) -> dict[str, str]:
     """What the next boot makes of units that are installed, by their files.
 
-    systemd is not asked for the units themselves: it would load each, also one that does not exist. Once there is an
-    alias of that name, the next daemon-reload takes it for the unit and forgets that this one runs (systemd 252).
+    systemd is not asked for the units themselves: it would load each, and an alias that is gone as a unit of its own.
+    If that is there when the alias is back, the next daemon-reload may forget that the real unit runs (systemd 252, on
+    every second boot). A unit that orders itself by the alias does the same.
     """
     done = host.run(["systemctl", "list-unit-files", "--no-legend", "--plain", "--", *names])
     found = [line.split() for line in done.out.splitlines()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import textwrap
+import time
 import uuid
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ SSHD_PATH = "/etc/ssh/sshd_config.d/10-energy.conf"
 SYSCTL_PATH = "/etc/sysctl.d/90-energy.conf"
 UNIT = "campaign-idle.service"
 HUB_PORT = 8883
+# s
+BOOTED = 60.0
 WAN_UUID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "wan.campaign"))
 ENERGY_UUID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "energy.campaign"))
 
@@ -135,6 +138,9 @@ apt-get -qq update
 apt-get -qq install --no-install-recommends fail2ban python3-systemd libpam-pwquality >/dev/null 2>&1
 rm /usr/sbin/policy-rc.d
 systemctl --quiet disable fail2ban.service
+# The hardening role changes this default, which shows on an interface only once it comes up again: at a reboot of some
+# later round. So it is that before.
+echo 'net.ipv4.conf.default.rp_filter = 1' > /etc/sysctl.d/10-campaign.conf
 # Something that runs, is enabled, and that nobody misses.
 cat > /etc/systemd/system/{unit} <<'EOF'
 [Service]
@@ -173,6 +179,12 @@ def prepare(host: LabHost, controller: str, hub: str, routed: bool) -> Site:
         "site_sshd": site.dropin(),
     }
     host.exec("sh", "-s", stdin=_SETUP.format(**paths, **content, unit=UNIT, energy_uuid=ENERGY_UUID))
+    # What a boot makes of all that is where the rounds begin.
+    boots = int(host.power["boots"])
+    host.reboot()
+    deadline = time.monotonic() + BOOTED
+    while int(host.power["boots"]) == boots and time.monotonic() < deadline:
+        time.sleep(0.2)
     return site
 
 
