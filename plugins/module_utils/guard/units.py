@@ -180,7 +180,8 @@ def _end_left_over(host: Host, name: str, wait: float = 3) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = _left_over(host, name)
         for process in left:
-            with suppress(ProcessLookupError):
+            # Not root's, and the guard has no right to end it: systemd says what is wrong then.
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
         deadline = time.monotonic() + wait
         while left and _left_over(host, name) and time.monotonic() < deadline:
