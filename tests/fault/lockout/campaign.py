@@ -28,7 +28,7 @@ ROUNDS = 300
 HOSTS = 8
 # s; as short as a busy machine allows. A site's own is 60 s and more.
 WAIT = 20.0
-SETTLED = 30.0
+SETTLED = 60.0
 
 
 class Campaign:

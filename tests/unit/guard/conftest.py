@@ -95,6 +95,9 @@ class FakeHost(Host):
             return 0, "ActiveState=inactive\n" if fires is None else (
                 f"ActiveState=active\nSubState=waiting\nNextElapseUSecMonotonic={fires}s\n"
             )
+        elif verb == "list-unit-files":
+            found = [name for name in names if not name.startswith("--")]
+            return 0, "".join(f"{name} {self.enabled(name)} enabled\n" for name in found)
         elif verb == "show":
             return 0, "\n".join(self._shown(name, active) for name in names[1:])
         elif verb in ("start", "stop"):
