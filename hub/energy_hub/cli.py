@@ -16,6 +16,10 @@ from typing import Any
 import psycopg
 
 from energy_hub import __version__, config, ingest, logs, migrate, report, revocation
+from energy_hub.evidence import commands as evidence_commands
+from energy_hub.evidence import keys
+from energy_hub.evidence.keys import KeyFileError
+from energy_hub.evidence.stamps import Authority
 from energy_hub.revocation import RevocationError, Revocations
 from energy_hub.trust import TrustError, load_authorities
 
@@ -27,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (config.ConfigError, migrate.MigrationError, RevocationError, TrustError) as error:
+    except (config.ConfigError, KeyFileError, migrate.MigrationError, RevocationError, TrustError) as error:
         return _fail(str(error))
     except psycopg.Error as error:
         lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
@@ -70,6 +74,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--log", type=Path, help="with --watch, a file for these lines beside the journal")
     one.set_defaults(run=_crl)
+
+    one = commands.add_parser(
+        "checkpoint-key", help="make the key that signs checkpoints, when there is none"
+    )
+    one.add_argument("--key", type=Path, default=evidence_commands.KEY)
+    one.set_defaults(run=_checkpoint_key)
+
+    one = _command(
+        commands, "checkpoint", _checkpoint, "take batches into the trees and sign them", "energy_ingest"
+    )
+    one.add_argument("--key", type=Path, default=evidence_commands.KEY)
+    one.add_argument("--stamp-url", metavar="URL", help="time stamp authority (RFC 3161)")
+    one.add_argument(
+        "--stamp-ca", type=Path, metavar="FILE", help="certificates that its stamps are checked against"
+    )
+    one.add_argument(
+        "--stamp-interval", type=float, default=3600.0, metavar="SECONDS", help="time between two stamps"
+    )
+    one.add_argument("--log", type=Path, help="a file for the lines beside the journal")
 
     one = _command(commands, "status", _status, "newest readings and state of every site", "energy_read")
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -139,6 +162,25 @@ def _crl(options: argparse.Namespace) -> int:
     else:
         _print_table([name.replace("_", " ") for name in names], rows)
     return OK
+
+
+def _checkpoint_key(options: argparse.Namespace) -> int:
+    if keys.make(options.key):
+        print(f"made {options.key}, key id {keys.key_id(keys.load_public(options.key.with_suffix('.pub')))}")
+    return OK
+
+
+def _checkpoint(options: argparse.Namespace) -> int:
+    if (options.stamp_url is None) != (options.stamp_ca is None):
+        return _fail("--stamp-url and --stamp-ca belong together")
+    logs.set_up(options.log, for_journal=not sys.stdout.isatty())
+    authority = Authority(options.stamp_url, options.stamp_ca) if options.stamp_url else None
+    key = keys.load_private(options.key)
+    with psycopg.connect(
+        options.database, autocommit=True, connect_timeout=10, application_name="energy-checkpoint"
+    ) as connection:
+        good = evidence_commands.checkpoint(connection, key, authority, options.stamp_interval)
+    return OK if good else FAILED
 
 
 def _status(options: argparse.Namespace) -> int:
