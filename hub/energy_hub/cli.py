@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from energy_hub import __version__, config, ingest, logs, migrate, report, revocation
+from energy_hub.audit import command as audit
 from energy_hub.evidence import commands as evidence_commands
 from energy_hub.evidence import keys
 from energy_hub.evidence.keys import KeyFileError
@@ -28,6 +29,11 @@ OK, FAILED, USAGE, WOULD_CHANGE = 0, 1, 2, 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 (`migrate --check`) something would be changed."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+        # The same file under another name.
+        if Path(sys.argv[0]).name == "energy-audit":
+            arguments = ["audit", *arguments]
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -93,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         "--stamp-interval", type=float, default=3600.0, metavar="SECONDS", help="time between two stamps"
     )
     one.add_argument("--log", type=Path, help="a file for the lines beside the journal")
+
+    audit.add(commands)
 
     one = _command(commands, "status", _status, "newest readings and state of every site", "energy_read")
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")

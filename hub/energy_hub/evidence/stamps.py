@@ -28,6 +28,10 @@ class StampError(RuntimeError):
     """There is no time stamp, or it is not good; the message says why."""
 
 
+class StampMissingError(StampError):
+    """The program that looks at time stamps is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """Where time stamps come from, and the file with the certificates that they are checked against."""
@@ -115,7 +119,7 @@ def _openssl(*arguments: str) -> bytes:
             command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT
         )
     except FileNotFoundError:
-        raise StampError("the program openssl is missing: apt-get install openssl") from None
+        raise StampMissingError("the program openssl is missing: apt-get install openssl") from None
     except subprocess.TimeoutExpired:
         raise StampError(f"openssl ts {arguments[0]} does not come to an end") from None
     if done.returncode:
