@@ -16,6 +16,12 @@ from energy_hub.evidence.leaves import Nodes
 from energy_hub.evidence.step import latest_sites
 
 
+def newest(connection: psycopg.Connection) -> int:
+    """The number of the newest checkpoint, 0 when there is none."""
+    row = connection.execute("SELECT coalesce(max(number), 0) FROM checkpoint").fetchone()
+    return int(row[0]) if row else 0
+
+
 def messages(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
     """(site, payload) for all sites of the newest checkpoint."""
     with connection.transaction():
