@@ -123,9 +123,9 @@ def _openssl(*arguments: str) -> bytes:
     except subprocess.TimeoutExpired:
         raise StampError(f"openssl ts {arguments[0]} does not come to an end") from None
     if done.returncode:
-        said = [line for line in done.stderr.decode(errors="replace").splitlines() if ":" in line]
+        said = [line for line in done.stderr.decode(errors="replace").splitlines() if ":error:" in line]
         reason = said[0].split(":") if said else []
-        # error:NUMBER:library:function:reason:file:line:data
-        words = [word.strip() for word in (reason[4:5] + reason[7:]) if word.strip()]
+        # THREAD:error:NUMBER:library:function:reason:file:line:data
+        words = [word.strip() for word in (reason[5:6] + reason[8:]) if word.strip()]
         raise StampError(f"openssl ts {arguments[0]}: {', '.join(words) or 'failed'}")
     return done.stdout
