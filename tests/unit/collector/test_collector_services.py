@@ -350,6 +350,8 @@ def test_what_the_hub_has_signed_is_kept_and_what_does_not_fit_is_told(line: Lin
             lambda: "witness: refused: checkpoint 2 knows 2 batches" in persistence.journal, "it is told"
         )
         assert len(kept.read_text().splitlines()) == 1
+        persistence.send(signal.SIGTERM)
+        persistence.wait()
     status = json.loads(line.hub.statuses.get(timeout=30))
     while status["state"] == "online":
         status = json.loads(line.hub.statuses.get(timeout=30))

@@ -17,7 +17,8 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from energy_hub import cli
+from energy_hub import cli, migrate
+from energy_hub.audit import batches, checkpoints, trees
 from energy_hub.audit import readings as audit_readings
 from energy_hub.audit.context import Scope
 from energy_hub.audit.findings import Report
@@ -30,7 +31,7 @@ from energy_hub.trust import check_statement
 from .authority import Authority
 from .conftest import Cluster, Database
 from .test_store import START, commit
-from .writer import Gateway, Reading, seal
+from .writer import Gateway, Reading, body, seal
 
 HUB = Ed25519PrivateKey.generate()
 MINUTE = 60_000
@@ -103,8 +104,6 @@ def template(
     cluster: Cluster, authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     """Made once, and copied for each case."""
-    from energy_hub import migrate
-
     folder = tmp_path_factory.mktemp("witnesses")
     with psycopg.connect(cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
         connection.execute("CREATE DATABASE audit_template OWNER energy_migrate")
@@ -484,10 +483,9 @@ def test_tampering_is_found_and_named(world: World, case: str) -> None:
 
 def forged(world: World, key: Ed25519PrivateKey) -> bytes:
     """Batch 6 of plant-a with other values, under another key."""
-    rows = world.database.rows(f"SELECT previous FROM batch WHERE {BATCH}")
-    from .writer import body
-
-    return seal(key, body("plant-a", content(5, offset=-50)), b"\x01" * 8, 6, bytes(rows[0][0]))  # type: ignore[arg-type]
+    previous = world.database.one(f"SELECT previous FROM batch WHERE {BATCH}")
+    assert isinstance(previous, bytes)
+    return seal(key, body("plant-a", content(5, offset=-50)), b"\x01" * 8, 6, previous)
 
 
 def replace(world: World, payload: bytes, key: int) -> None:
@@ -758,3 +756,75 @@ def test_leaf_is_made_of_everything_that_is_said_of_a_batch() -> None:
         leaves.Leaf("plant-a", bytes(8), 1, bytes(32), bytes(32), at(0), 5, True),
     ]
     assert len({one.hash() for one in [one, *others]}) == 9
+
+
+def nothing(*_: object) -> None:
+    """In place of a check."""
+
+
+def grow_only(site: trees._Site, _: int, hashes: bytes) -> None:
+    site.tree.append(hashes[:32])
+
+
+Stub = tuple[object, str, Callable[..., object]]
+
+TAKEN_OUT: list[tuple[str, str, list[Stub]]] = [
+    ("a value", "was received, ", [(audit_readings.Readings, "_take_apart", nothing)]),
+    ("a reading removed", "is not stored", [(audit_readings.Readings, "_take_apart", nothing)]),
+    (
+        "a reading inserted far away",
+        "is not in the batch",
+        [(audit_readings.Readings, "_take_apart", nothing)],
+    ),
+    (
+        "the times of two readings swapped",
+        "each other's",
+        [(audit_readings.Readings, "_take_apart", nothing)],
+    ),
+    ("the time of a reading", "stands at", [(audit_readings.Readings, "_take_apart", nothing)]),
+    (
+        "a reading inserted under a batch that is not there",
+        "no such batch",
+        [(audit_readings.Readings, "_tell_orphans", nothing)],
+    ),
+    ("the unit of a point", "measured in W", [(audit_readings.Readings, "_check_unit", nothing)]),
+    ("a batch removed with its readings", "came in from", [(trees._Site, "_removed", nothing)]),
+    ("a batch removed with its readings", "was acknowledged", [(batches, "_check_streams", nothing)]),
+    ("a batch removed with its readings", "the batch after it", [(batches._Batch, "_check_chain", nothing)]),
+    ("a byte of a batch", "did not sign", [(batches._Batch, "_is_proven", lambda *_: True)]),
+    ("the number of a batch", "its bytes say", [(batches._Batch, "_is_proven", lambda *_: True)]),
+    ("the time of a batch's arrival", "time of arrival", [(trees._Site, "_check_batch", nothing)]),
+    ("a leaf's hash", "is not what leaf", [(trees._Site, "_check_batch", nothing)]),
+    ("a leaf's hash", "the nodes above it", [(trees._Site, "_grow", grow_only)]),
+    ("two leaves swapped", "not those that the checkpoint", [(trees._Site, "_compare", nothing)]),
+    ("the end of the tree", "the last 2 are gone", [(trees._Site, "_check_end", nothing)]),
+    (
+        "the mark of an unreadable batch",
+        "said to be unreadable",
+        [(batches._Batch, "_check_readable", nothing)],
+    ),
+    ("the text of a checkpoint", "does not fit its text", [(checkpoints, "_check_signature", nothing)]),
+    (
+        "a root that a checkpoint was signed over",
+        "was signed over other trees",
+        [(checkpoints, "_tell_difference", nothing)],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "words", "stubs"), TAKEN_OUT, ids=[f"{one[0]}: {one[1]}" for one in TAKEN_OUT]
+)
+def test_without_its_check_a_change_goes_unseen(
+    world: World, monkeypatch: pytest.MonkeyPatch, case: str, words: str, stubs: list[Stub]
+) -> None:
+    """So that it is this check that finds it, and the table above proves something."""
+
+    def said() -> bool:
+        return any(words in one.detail for one in world.audit().findings.values())
+
+    world.tamper(*CASES[case][0])
+    assert said()
+    for owner, name, stub in stubs:
+        monkeypatch.setattr(owner, name, stub)
+    assert not said()

@@ -20,6 +20,7 @@ from energy_hub.evidence.checkpoint import Checkpoint, CheckpointError, SiteTree
 from energy_hub.evidence.step import Done, StepError
 from energy_hub.store import Store
 
+from . import checkpoint_vectors
 from .conftest import Database
 from .test_store import START, commit, known, readings
 
@@ -279,3 +280,7 @@ def test_a_text_that_is_nearly_a_checkpoint_is_none(change: tuple[str, str]) -> 
         Checkpoint(good.replace(*change), b"", b"").body()
     with pytest.raises(CheckpointError):
         Checkpoint(good + "more\n", b"", b"").body()
+
+
+def test_published_example_is_what_the_format_gives() -> None:
+    assert checkpoint_vectors.FILE.read_text() == checkpoint_vectors.text()
