@@ -214,7 +214,7 @@ def main() -> None:
     cluster.start()
     try:
         with psycopg.connect(cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
-            for role in ("energy_migrate", "energy_ingest", "energy_read"):
+            for role in ("energy_migrate", "energy_ingest", "energy_rollup", "energy_read"):
                 connection.execute(f"CREATE ROLE {role} LOGIN")
         rows = measure(Bench(cluster), options.runs, options.batches)
     finally:
