@@ -34,9 +34,9 @@ from energy_hub.store import Committed, Signed, Store
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.unit.hub.conftest import Cluster, Database  # noqa: E402  (the path above makes it importable)
-from tests.unit.hub.test_store import known  # noqa: E402
-from tests.unit.hub.writer import Gateway  # noqa: E402
+from tests.unit.hub.conftest import Cluster, Database
+from tests.unit.hub.test_store import known
+from tests.unit.hub.writer import Gateway
 
 START = 1_767_225_600_000
 SITES = 8
