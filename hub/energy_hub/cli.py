@@ -30,7 +30,12 @@ from energy_hub import (
     revocation,
     rollup,
 )
+from energy_hub.audit import command as audit
 from energy_hub.description import DescriptionError
+from energy_hub.evidence import commands as evidence_commands
+from energy_hub.evidence import keys
+from energy_hub.evidence.keys import KeyFileError
+from energy_hub.evidence.stamps import Authority
 from energy_hub.revocation import RevocationError, Revocations
 from energy_hub.trust import TrustError, load_authorities
 
@@ -39,11 +44,16 @@ OK, FAILED, USAGE, WOULD_CHANGE = 0, 1, 2, 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 (`migrate --check`) something would be changed."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+        # The same file under another name.
+        if Path(sys.argv[0]).name == "energy-audit":
+            arguments = ["audit", *arguments]
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
     except (
-        config.ConfigError, DescriptionError, migrate.MigrationError, RevocationError, TrustError
+        config.ConfigError, DescriptionError, KeyFileError, migrate.MigrationError, RevocationError, TrustError
     ) as error:  # fmt: skip
         return _fail(str(error))
     except psycopg.Error as error:
@@ -87,6 +97,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--log", type=Path, help="with --watch, a file for these lines beside the journal")
     one.set_defaults(run=_crl)
+
+    one = commands.add_parser(
+        "checkpoint-key", help="make the key that signs checkpoints, when there is none"
+    )
+    one.add_argument("--key", type=Path, default=evidence_commands.KEY)
+    one.set_defaults(run=_checkpoint_key)
+
+    one = _command(
+        commands, "checkpoint", _checkpoint, "take batches into the trees and sign them", "energy_ingest"
+    )
+    one.add_argument("--key", type=Path, default=evidence_commands.KEY)
+    one.add_argument("--stamp-url", metavar="URL", help="time stamp authority (RFC 3161)")
+    one.add_argument(
+        "--stamp-ca", type=Path, metavar="FILE", help="certificates that its stamps are checked against"
+    )
+    one.add_argument(
+        "--stamp-interval", type=float, default=3600.0, metavar="SECONDS", help="time between two stamps"
+    )
+    one.add_argument("--log", type=Path, help="a file for the lines beside the journal")
+
+    audit.add(commands)
 
     one = _command(
         commands, "rollup", _rollup, "keep the figures by minute, quarter, hour and day", "energy_rollup"
@@ -224,6 +255,25 @@ def _crl(options: argparse.Namespace) -> int:
     else:
         _print_table([name.replace("_", " ") for name in names], rows)
     return OK
+
+
+def _checkpoint_key(options: argparse.Namespace) -> int:
+    if keys.make(options.key):
+        print(f"made {options.key}, key id {keys.key_id(keys.load_public(options.key.with_suffix('.pub')))}")
+    return OK
+
+
+def _checkpoint(options: argparse.Namespace) -> int:
+    if (options.stamp_url is None) != (options.stamp_ca is None):
+        return _fail("--stamp-url and --stamp-ca belong together")
+    logs.set_up(options.log, for_journal=not sys.stdout.isatty())
+    authority = Authority(options.stamp_url, options.stamp_ca) if options.stamp_url else None
+    key = keys.load_private(options.key)
+    with psycopg.connect(
+        options.database, autocommit=True, connect_timeout=10, application_name="energy-checkpoint"
+    ) as connection:
+        good = evidence_commands.checkpoint(connection, key, authority, options.stamp_interval)
+    return OK if good else FAILED
 
 
 def _status(options: argparse.Namespace) -> int:

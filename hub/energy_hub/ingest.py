@@ -30,6 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from energy_hub.config import Broker, Config
+from energy_hub.evidence import witness
 from energy_hub.logs import Throttle
 from energy_hub.notify import notify
 from energy_hub.pipeline import (
@@ -54,6 +55,8 @@ KEEPALIVE = 30
 # larger still is dropped by the broker and never gets here.
 PACKET_ALLOWANCE = 4
 SUMMARY_EVERY = 60.0
+# A new checkpoint is looked for so often, in s.
+WITNESS_EVERY = 5.0
 # Faults of what is being stored, not of the database: classes 22 and 23 of the SQLSTATE table.
 FAULTS_OF_THE_DATA = (psycopg.DataError, psycopg.IntegrityError)
 
@@ -133,11 +136,16 @@ class BrokerLink:
         self._client.disconnect(properties=properties)
         self._client.loop_stop()
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    @property
+    def connection(self) -> int:
+        """How often the broker has taken us in; another number is another broker's memory, perhaps."""
+        return self._connection
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Nothing is queued for a broker that is away: a gateway that misses an acknowledgement sends
         again."""
         if self._client.is_connected():
-            self._client.publish(topic, payload, qos=1)
+            self._client.publish(topic, payload, qos=1, retain=retain)
 
     def done(self, message: Message) -> None:
         """PUBACK. On another connection than its own the broker has forgotten the message or sends it
@@ -248,6 +256,8 @@ class Worker:
         self._trouble = Throttle(30.0)
         self._done = Committed()
         self._next_summary = time.monotonic() + SUMMARY_EVERY
+        self._next_witness = 0.0
+        self._witnessed = (0, 0)
 
     def stop(self) -> None:
         self._stop.set()
@@ -267,6 +277,7 @@ class Worker:
                 self._revocations.refresh()
                 self._process(messages)
                 self._summarise()
+                self._publish_witnesses()
         finally:
             notify("STOPPING=1")
             self._link.stop()
@@ -435,6 +446,25 @@ class Worker:
                 done.duplicates,
                 SUMMARY_EVERY,
             )
+
+    def _publish_witnesses(self) -> None:
+        """Give every gateway its part of a new checkpoint. Each worker does, at its own broker; the message is
+        retained, and a gateway that gets it twice keeps it once."""
+        if time.monotonic() < self._next_witness or not self._link.subscribed.is_set():
+            return
+        self._next_witness = time.monotonic() + WITNESS_EVERY
+        self._persist(self._publish_newest)
+
+    def _publish_newest(self, store: Store) -> None:
+        state = (witness.newest(store.connection), self._link.connection)
+        if state[0] == 0 or state == self._witnessed:
+            return
+        try:
+            for site, payload in witness.messages(store.connection):
+                self._link.publish(f"{ROOT}/{site}/witness", payload, retain=True)
+        except LookupError as error:
+            self._say("witness", "ERR witness: %s; run energy-audit verify", str(error))
+        self._witnessed = state
 
     def _finish(self, messages: Sequence[Message]) -> None:
         if not self._stop.is_set():

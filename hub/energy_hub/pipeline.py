@@ -132,7 +132,7 @@ def read_status(site: str, payload: bytes) -> Status:
         kept=_plain(
             {
                 name: document.get(name)
-                for name in ("time", "version", "stream", "first", "sequence", "buffer")
+                for name in ("time", "version", "stream", "first", "sequence", "buffer", "witness")
             }
         ),
     )

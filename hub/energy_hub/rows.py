@@ -88,14 +88,14 @@ class _Lot:
             if not self.with_value and column is self.batches:
                 offset += 4  # the length -1 that stands for the value
             offset += 4
-            data = _big_endian(column)
+            data = big_endian(column)
             for plane in range(column.itemsize):
                 rows[offset + plane :: stride] = data[plane :: column.itemsize]
             offset += column.itemsize
         return bytes(rows)
 
 
-def _big_endian(column: array[int] | array[float]) -> bytes:
+def big_endian(column: array[int] | array[float]) -> bytes:
     if sys.byteorder == "big":
         return column.tobytes()
     swapped = column[:]

@@ -222,7 +222,7 @@ class Store:
             for site, stream, sequence, digest, batch_id, chain in self.connection.execute(
                 # The batch before is in the table, or it comes with this very statement and lag() sees it.
                 # Only a link that holds is decided here; the others are looked at after the commit, in
-                # _check_pending.
+                # _check_pending. What is due becomes a leaf of the site's tree with the next checkpoint.
                 """
                 WITH sent AS (
                     SELECT *, lag(sequence) OVER w AS before, lag(digest) OVER w AS before_digest
@@ -231,7 +231,7 @@ class Store:
                          AS t (site, stream, sequence, digest, previous, signature, key, size, readings,
                                quarantined, content)
                     WINDOW w AS (PARTITION BY site, stream ORDER BY sequence)
-                )
+                ), inserted AS (
                 INSERT INTO batch (site, stream, sequence, digest, previous, signature, key, size, readings,
                                    quarantined, content, chain)
                 SELECT site, stream, sequence, digest, previous, signature, key, size, readings,
@@ -247,6 +247,8 @@ class Store:
                 ORDER BY site, stream, sequence
                 ON CONFLICT (site, stream, sequence) DO NOTHING
                 RETURNING site, stream, sequence, digest, id, chain
+                ), due AS (INSERT INTO leaf_due (batch) SELECT id FROM inserted)
+                SELECT site, stream, sequence, digest, id, chain FROM inserted
                 """,
                 (
                     [one.site_id for one in ordered],

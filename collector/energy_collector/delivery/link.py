@@ -67,7 +67,13 @@ class Committed(NamedTuple):
     payload: bytes
 
 
-Event = Ready | Up | Down | Acked | Committed
+class Witnessed(NamedTuple):
+    """The hub says what it has signed."""
+
+    payload: bytes
+
+
+Event = Ready | Up | Down | Acked | Committed | Witnessed
 
 
 class UnusableFilesError(OSError):
@@ -289,13 +295,14 @@ class Link:
             message = mqtt.read_publish(packet.flags, packet.body)
             if message.number is not None:
                 self._send(mqtt.puback(message.number))
-            events.append(Committed(message.payload))
+            kind = Witnessed if message.topic == f"{self._root}/witness" else Committed
+            events.append(kind(message.payload))
         elif packet.kind == mqtt.PINGRESP:
             self._pinged = None
         elif packet.kind == mqtt.CONNACK:
             return self._on_connack(mqtt.read_connack(packet.body), events)
         elif packet.kind == mqtt.SUBACK:
-            return self._on_suback(mqtt.read_suback(packet.body), events)
+            return self._on_suback(mqtt.read_suback(packet.body, 2), events)
         elif packet.kind == mqtt.DISCONNECT:
             code = mqtt.read_disconnect(packet.body)
             events.append(Down(f"the broker ends the connection: {mqtt.reason(code)}", HUNG_UP))
@@ -315,12 +322,15 @@ class Link:
         if accepted.keepalive is not None:
             self._keepalive = float(accepted.keepalive)
         # Acknowledgements come with QoS 0: each says all that is committed, so that the next one makes up for
-        # one that the broker drops, and no packet is needed to confirm them.
-        self._send(mqtt.subscribe(self._next_number(), f"{self._root}/ack"))
+        # one that the broker drops, and no packet is needed to confirm them. A witness is retained, and the next one
+        # says more.
+        topics = f"{self._root}/ack", f"{self._root}/witness"
+        self._send(mqtt.subscribe(self._next_number(), *topics))
         return False
 
-    def _on_suback(self, code: int, events: list[Event]) -> bool:
-        # Only from here on no acknowledgement can be missed.
+    def _on_suback(self, codes: bytes, events: list[Event]) -> bool:
+        # Only from here on no acknowledgement can be missed. Without witnesses the delivery goes on.
+        code = codes[0]
         if code >= mqtt.FAILURE:
             cause = "the broker's access list does not fit the common name of our certificate"
             events.append(Down(f"the broker refuses the topic ack: {mqtt.reason(code)}", cause))

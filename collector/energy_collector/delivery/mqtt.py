@@ -2,7 +2,7 @@
 """The packets of MQTT 5 (OASIS, MQTT Version 5.0) that a gateway sends and gets: bytes in, bytes out, no
 socket.
 
-It is a small part of the protocol: one subscription, QoS 1 towards the broker, QoS 0 from it, a clean
+It is a small part of the protocol: one packet of subscriptions, QoS 1 towards the broker, QoS 0 from it, a clean
 start every time. A general client library costs more memory than the rest of the service, keeps a thread
 that wakes up every second, and queues messages where the delivery cannot see them.
 """
@@ -123,9 +123,10 @@ def connect(client: str, keepalive: int, will_topic: str, will: bytes) -> bytes:
     return _packet(CONNECT << 4, body)
 
 
-def subscribe(number: int, topic: str) -> bytes:
+def subscribe(number: int, *topics: str) -> bytes:
     """With QoS 0, see `link`."""
-    return _packet(SUBSCRIBE << 4 | 2, struct.pack(">HB", number, 0) + _text(topic) + b"\0")
+    filters = b"".join(_text(topic) + b"\0" for topic in topics)
+    return _packet(SUBSCRIBE << 4 | 2, struct.pack(">HB", number, 0) + filters)
 
 
 def publish(number: int, topic: str, payload: bytes, alias: int = 0, *, retain: bool = False) -> bytes:
@@ -228,14 +229,14 @@ def read_puback(body: bytes) -> tuple[int, int]:
     return struct.unpack_from(">H", body)[0], body[2] if len(body) > 2 else 0
 
 
-def read_suback(body: bytes) -> int:
-    """The reason code of our one topic. Raises FormatError."""
+def read_suback(body: bytes, topics: int = 1) -> bytes:
+    """The reason codes of our topics, in their order. Raises FormatError."""
     if len(body) < 2:
         raise FormatError("SUBACK is truncated")
     _, at = _properties(body, 2)
-    if len(body) != at + 1:
-        raise FormatError(f"SUBACK has {len(body) - at} reason codes, not one")
-    return body[at]
+    if len(body) != at + topics:
+        raise FormatError(f"SUBACK has {len(body) - at} reason codes, not {topics}")
+    return body[at:]
 
 
 def read_disconnect(body: bytes) -> int:

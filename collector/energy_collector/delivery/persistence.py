@@ -24,9 +24,10 @@ from energy_collector.delivery import acknowledgement
 from energy_collector.delivery.backoff import ReconnectBackoff
 from energy_collector.delivery.certificates import LOOK_INTERVAL, CertificateFiles, Look
 from energy_collector.delivery.identity import IdentityError, key_statement, signing_key
-from energy_collector.delivery.link import Acked, Committed, Down, Event, Link, Ready, Up
+from energy_collector.delivery.link import Acked, Committed, Down, Event, Link, Ready, Up, Witnessed
 from energy_collector.delivery.telemetry import TelemetryLog, line
 from energy_collector.delivery.window import Delivery
+from energy_collector.delivery.witness import RefusedError, Witnesses
 from energy_collector.journal import Faults, log
 from energy_collector.notify import notify, watchdog_interval
 from energy_collector.storage.buffer import Buffer, BufferReplacedError, Stored
@@ -68,6 +69,7 @@ class Persistence:
         self._freed = 0
         self._delivery = Delivery(config.delivery, config.batch.interval, config.batch.resend)
         self._telemetry = TelemetryLog(config.telemetry_log)
+        self._witnesses = Witnesses(config.buffer.path.with_name("witness.jsonl"), config.site)
         self._backoff = ReconnectBackoff()
         self._files = CertificateFiles(config.hub)
         self._statement: tuple[Look, dict[str, str]] | None = None
@@ -209,6 +211,8 @@ class Persistence:
             self._on_down(event)
         elif isinstance(event, Acked):
             self._on_received(event)
+        elif isinstance(event, Witnessed):
+            self._on_witnessed(event)
         else:
             self._on_committed(event)
 
@@ -340,6 +344,7 @@ class Persistence:
                 "dropped": held.dropped,
                 "quarantined": held.quarantined,
             }
+        status |= self._witnesses.status()
         return status
 
     def _publish_status(self) -> None:
@@ -484,6 +489,18 @@ class Persistence:
             text = f"refuses batches as large as number {stored.sequence}, {len(stored.data)} bytes"
             self._faults.report("broker", text, "its max_packet_size is too small for batch.max_readings")
         self._delivery.sent(stored.sequence, stored.readings, len(stored.data), message, now, _now())
+
+    def _on_witnessed(self, event: Witnessed) -> None:
+        try:
+            self._witnesses.take(event.payload)
+        except RefusedError as error:
+            cause = "the hub's database was changed or set back; compare with energy-audit verify"
+            self._faults.report("witness", f"refused: {error}", cause)
+        except OSError as error:
+            cause = "the disk is full, read-only or failing"
+            self._faults.report("witness", f"cannot be kept: {error.strerror}", cause)
+        else:
+            self._faults.over("witness")
 
     def _on_received(self, event: Acked) -> None:
         if event.reason:

@@ -45,7 +45,8 @@ class Broker:
         access.write_text(
             "user ingest\ntopic readwrite energy/v1/#\ntopic read $SYS/#\n"
             "user collectd\ntopic write collectd/#\n"
-            "pattern write energy/v1/%u/batch\npattern write energy/v1/%u/status\npattern read energy/v1/%u/ack\n"
+            "pattern write energy/v1/%u/batch\npattern write energy/v1/%u/status\n"
+            "pattern read energy/v1/%u/ack\npattern read energy/v1/%u/witness\n"
         )
         config = folder / "mosquitto.conf"
         config.write_text(

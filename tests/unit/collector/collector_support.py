@@ -113,7 +113,7 @@ class Broker:
         access.write_text(
             "user ingest\ntopic readwrite energy/v1/#\n"
             "pattern write energy/v1/%u/batch\npattern write energy/v1/%u/status\n"
-            "pattern read energy/v1/%u/ack\n"
+            "pattern read energy/v1/%u/ack\npattern read energy/v1/%u/witness\n"
         )
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
@@ -180,6 +180,11 @@ class FakeHub:
     def acknowledge(self, payload: str) -> None:
         """Send an acknowledgement."""
         self._client.publish(f"energy/v1/{self._site}/ack", payload, qos=1).wait_for_publish(PATIENCE)
+
+    def witness(self, payload: bytes) -> None:
+        """Publish what was signed, retained."""
+        topic = f"energy/v1/{self._site}/witness"
+        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(PATIENCE)
 
     def close(self) -> None:
         """Leave the broker."""

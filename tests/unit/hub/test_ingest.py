@@ -22,6 +22,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from energy_hub.batch import MAX_BODY
+from energy_hub.evidence import step
 from paho.mqtt.enums import CallbackAPIVersion
 
 from .authority import Authority, Identity
@@ -56,6 +57,7 @@ class Site:
         self.authority = authority
         self.committed: set[int] = set()
         self.acks: queue.Queue[dict[str, object]] = queue.Queue()
+        self.witnesses: queue.Queue[dict[str, object]] = queue.Queue()
         folder = broker.folder
         (folder / f"{name}.crt").write_text(authority.chain(self.identity))
         (folder / f"{name}.key").write_text(self.identity.key_pem())
@@ -67,12 +69,15 @@ class Site:
         ready = threading.Event()
         self.client.on_subscribe = lambda *_: ready.set()
         self.client.connect("127.0.0.1", broker.port)
-        self.client.subscribe(f"energy/v1/{name}/ack", qos=1)
+        self.client.subscribe([(f"energy/v1/{name}/ack", 1), (f"energy/v1/{name}/witness", 1)])
         self.client.loop_start()
         assert ready.wait(10)
 
     def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         ack = json.loads(message.payload)
+        if message.topic.endswith("/witness"):
+            self.witnesses.put(ack)
+            return
         assert ack["stream"] == self.gateway.stream.hex()
         ranges = [[1, ack["watermark"]], *ack["ranges"]]
         self.committed = {number for low, high in ranges for number in range(low, high + 1)}
@@ -198,6 +203,36 @@ def test_lost_acknowledgement_comes_again_with_the_duplicate(hub: Hub, site: Sit
     site.send(payload)
     wait_until(lambda: site.committed == {1}, "acknowledged again")
     assert hub.database.one("SELECT count(*) FROM reading") == 10
+
+
+def test_checkpoints_go_to_the_gateways_and_prove_what_they_hold(hub: Hub, site: Site) -> None:
+    hub.start()
+    site.online()
+    key = Ed25519PrivateKey.generate()
+
+    def checkpoint() -> None:
+        with hub.database.connect("energy_ingest") as connection:
+            assert step.run(connection, key)
+
+    site.send(site.gateway.batch(readings(0)))
+    wait_until(lambda: site.committed == {1}, "acknowledged")
+    checkpoint()
+    first = site.witnesses.get(timeout=20)
+    assert (first["site"], first["size"]) == ("plant-a", 1)
+    assert "since" not in first
+    # What a gateway says when it holds it.
+    status = {"state": "online", "site": "plant-a", "witness": {"number": 1, "size": 1, "refused": 0}}
+    site.send(json.dumps(status).encode(), "status")
+    wait_until(lambda: hub.database.one("SELECT status->'witness'->>'size' FROM site") == "1", "it is noted")
+    for number in range(1, 4):
+        site.send(site.gateway.batch(readings(number)))
+    wait_until(lambda: site.committed == {1, 2, 3, 4}, "acknowledged")
+    checkpoint()
+    second = site.witnesses.get(timeout=20)
+    assert (second["size"], second["since"]["size"]) == (4, 1)  # type: ignore[index]
+    # It is retained for a gateway that was away.
+    site.client.subscribe("energy/v1/plant-a/witness", qos=1)
+    assert site.witnesses.get(timeout=20) == second
 
 
 def test_unknown_key_waits_until_the_status_has_come(hub: Hub, site: Site) -> None:

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each batch's row against its bytes, its bytes against the gateway's signature, and then its readings."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from energy_hub.audit.context import Context, span
+from energy_hub.audit.readings import Readings
+from energy_hub.audit.trees import name
+from energy_hub.batch import NO_PREVIOUS, BatchError, Body, Envelope, read_body, read_envelope
+from energy_hub.store import CHAIN_BROKEN, CHAIN_PENDING
+from energy_hub.trust import batch_is_signed_by
+
+_BATCHES = """
+SELECT b.id, b.site, b.stream, b.sequence, b.digest, b.previous, b.signature, b.key, b.size, b.readings,
+       b.received, b.chain, b.quarantined, b.content,
+       (SELECT p.digest FROM batch p
+        WHERE p.site = b.site AND p.stream = b.stream AND p.sequence = b.sequence - 1),
+       EXISTS (SELECT FROM leaf l WHERE l.batch = b.id) OR EXISTS (SELECT FROM leaf_due d WHERE d.batch = b.id)
+FROM batch b WHERE b.id >= %s AND b.site = ANY(%s) ORDER BY b.id
+"""
+# Batches carry up to a MB.
+_FETCH = 50
+
+
+class Row(NamedTuple):
+    """A row of table batch, the digest of the batch before it, and whether it is in the tree or due for it."""
+
+    id: int
+    site: int
+    stream: bytes
+    sequence: int
+    digest: bytes
+    previous: bytes
+    signature: bytes
+    key: int
+    size: int
+    readings: int
+    received: datetime
+    chain: int
+    quarantined: bool
+    content: bytes | None
+    before: bytes | None
+    known: bool
+
+
+def check(context: Context) -> None:
+    """Batches of the chosen sites, and all readings that say they came with them."""
+    _check_streams(context)
+    total = _total(context)
+    done = 0
+    readings = Readings(context)
+    context.progress.begin()
+    for found in context.stream(_BATCHES, (context.first_batch, context.chosen), _FETCH):
+        row = _row(found)
+        body = _Batch(context, row).check()
+        done += row.readings
+        if body is None:
+            readings.leave_out(row.id)
+        else:
+            readings.add(row.id, row.site, body, name(row.stream, row.sequence))
+        context.progress.tell("readings", done, total)
+    readings.finish()
+
+
+def _row(found: Any) -> Row:
+    return Row._make(found)
+
+
+def _total(context: Context) -> int:
+    row = context.connection.execute(
+        "SELECT coalesce(sum(readings), 0)::bigint FROM batch WHERE id >= %s AND site = ANY(%s)",
+        (context.first_batch, context.chosen),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+class _Batch:
+    def __init__(self, context: Context, row: Row) -> None:
+        self.context = context
+        self.report = context.report
+        self.row = row
+        self.site = context.sites[row.site]
+        self.subject = name(row.stream, row.sequence)
+        self.times: tuple[datetime | None, datetime | None] = (row.received, row.received)
+
+    def _find(self, kind: str, detail: str) -> None:
+        self.report.find(self.site, kind, self.subject, detail, self.times)
+
+    def check(self) -> Body | None:
+        """The batch's readings, or None when its bytes prove nothing."""
+        self.report.count("batches")
+        if self.row.content is None:
+            self.report.unchecked.append(f"{self.site}: {self.subject}: its bytes are not kept")
+            return None
+        envelope, body, why = self._read(self.row.content)
+        if body is not None and body.series:
+            self.times = span(body)
+        if envelope is None:
+            self._find("batch-changed", f"its bytes are no batch: {why}")
+            return None
+        if not self._is_proven(envelope):
+            return None
+        self._check_chain(envelope)
+        self._check_readable(body, why)
+        if not self.row.known:
+            self._find("batch-inserted", "is in no tree, nor due for one; or its leaf was removed")
+        return Body(self.site, ()) if body is None or self.row.quarantined else body
+
+    def _read(self, content: bytes) -> tuple[Envelope | None, Body | None, str]:
+        try:
+            envelope = read_envelope(content)
+        except BatchError as error:
+            return None, None, str(error)
+        try:
+            body = read_body(envelope)
+        except BatchError as error:
+            return envelope, None, str(error)
+        if body.site != self.site:
+            return envelope, None, f"it is of site {body.site}"
+        return envelope, body, ""
+
+    def _is_proven(self, envelope: Envelope) -> bool:
+        row = self.row
+        if (envelope.stream, envelope.sequence) != (row.stream, row.sequence):
+            self._find("batch-renumbered", f"its bytes say {name(envelope.stream, envelope.sequence)}")
+        differing = [
+            what
+            for what, is_, was in (
+                ("digest", row.digest, envelope.digest),
+                ("previous", row.previous, envelope.previous),
+                ("signature", row.signature, envelope.signature),
+                ("size", row.size, len(row.content or b"")),
+            )
+            if is_ != was
+        ]
+        if differing:
+            self._find("batch-changed", f"its bytes have another {', '.join(differing)} than its row")
+        key = self.context.keys.get(row.key)
+        if key is None or key.site != row.site:
+            self._find("batch-changed", "its key is none of the site's")
+            return False
+        if not batch_is_signed_by(key.public, envelope.signature, envelope.signed):
+            self._find("batch-changed", "the gateway's key did not sign these bytes")
+            return False
+        return True
+
+    def _check_chain(self, envelope: Envelope) -> None:
+        row = self.row
+        follows = row.before if row.sequence > 1 else NO_PREVIOUS
+        if follows is None:
+            if row.chain != CHAIN_PENDING:
+                self.report.find(
+                    self.site,
+                    "batch-removed",
+                    name(row.stream, row.sequence - 1),
+                    "was here when the batch after it came",
+                    (None, self.times[0]),
+                )
+            else:
+                self.report.explain(
+                    self.site,
+                    "gap",
+                    "batches before these have not come, or were dropped at the bounds of the gateway's buffer",
+                    self.times,
+                )
+        elif follows != envelope.previous:
+            self._tell_broken()
+        elif row.chain == CHAIN_BROKEN:
+            self._find("batch-changed", "its chain is said to be broken, and is not")
+
+    def _tell_broken(self) -> None:
+        """It does not follow from the batch before it. The hub has seen and said so when it came, or it was not so."""
+        row = self.row
+        told = self.context.connection.execute(
+            "SELECT EXISTS (SELECT FROM evidence WHERE site = %s AND stream = %s AND sequence = %s"
+            " AND kind IN ('chain-broken', 'fork'))",
+            (row.site, row.stream, row.sequence),
+        ).fetchone()
+        if row.chain == CHAIN_BROKEN and told == (True,):
+            self.report.explain(
+                self.site, "chain-broken", "came with a broken chain, as table evidence says", self.times
+            )
+        elif row.chain != CHAIN_PENDING:
+            self._find("chain-broken", "does not follow from the batch before it, and did when it came")
+
+    def _check_readable(self, body: Body | None, why: str) -> None:
+        row = self.row
+        readings = body.readings if body is not None and not row.quarantined else 0
+        if row.readings != readings:
+            self._find("batch-changed", f"its row says {row.readings} readings, its bytes hold {readings}")
+        if row.quarantined and (body is None or self._has_reason()):
+            self.report.explain(
+                self.site,
+                "quarantined",
+                "could not be stored as readings; table quarantine has the reason",
+                self.times,
+            )
+        elif row.quarantined:
+            self._find("batch-changed", "is said to be unreadable, and is not")
+        elif body is None:
+            self._find("batch-changed", f"is said to be readable, and is not: {why}")
+
+    def _has_reason(self) -> bool:
+        row = self.context.connection.execute(
+            "SELECT EXISTS (SELECT FROM quarantine WHERE topic_site = %s AND digest = %s AND signed)",
+            (self.site, self.row.digest),
+        ).fetchone()
+        return row == (True,)
+
+
+def _check_streams(context: Context) -> None:
+    """Sequences that were acknowledged as committed and are not here."""
+    for site, stream, first, last in context.stream(
+        """
+        SELECT t.site, t.stream, lower(gap), upper(gap) - 1
+        FROM stream t
+        CROSS JOIN LATERAL (
+            SELECT t.committed - coalesce(range_agg(int8range(sequence, sequence, '[]')), '{}') AS gone
+            FROM batch WHERE site = t.site AND stream = t.stream) AS g
+        CROSS JOIN LATERAL unnest(g.gone) AS gap
+        WHERE t.site = ANY(%s)
+        """,
+        (context.chosen,),
+    ):
+        context.report.find(
+            context.sites[site],
+            "batch-removed",
+            name(bytes(stream), first, last),
+            "was acknowledged as committed and is not here",
+            count=last - first + 1,
+        )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every part of an audit needs: the database at one moment, names and keys, and the report."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+from cryptography import x509
+
+from energy_hub.audit.findings import Progress, Report
+from energy_hub.batch import Body
+from energy_hub.trust import TrustError, check_statement
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SiteKey(NamedTuple):
+    site: int
+    public: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is to be looked at. `keys` are the hub's public keys, `None` where nobody knows them; `authorities` the CA
+    that gateways' certificates come from; `since` bounds batches and readings by their arrival."""
+
+    sites: frozenset[str] | None = None
+    since: datetime | None = None
+    keys: frozenset[bytes] | None = None
+    authorities: Sequence[x509.Certificate] = ()
+    witnesses: Sequence[Path] = ()
+    stamp_ca: Path | None = None
+
+
+@dataclass
+class Context:
+    """One audit."""
+
+    connection: psycopg.Connection
+    scope: Scope
+    progress: Progress
+    report: Report = field(default_factory=Report)
+    sites: dict[int, str] = field(default_factory=dict)
+    chosen: list[int] = field(default_factory=list)
+    keys: dict[int, SiteKey] = field(default_factory=dict)
+    # Batches from this number on are looked at.
+    first_batch: int = 0
+    _cursors: Iterator[int] = field(default_factory=itertools.count)
+
+    def stream(self, query: str, values: Sequence[object] = (), size: int = 1000) -> Iterator[Any]:
+        """Rows by and by, never all of them in memory."""
+        with self.connection.cursor(name=f"audit_{next(self._cursors)}") as cursor:
+            cursor.itersize = size
+            cursor.execute(query, values)
+            yield from cursor
+
+    def load(self) -> None:
+        """Names and keys. Raises LookupError for a site that the database does not know."""
+        self.sites = dict(self.connection.execute("SELECT id, name FROM site ORDER BY name").fetchall())
+        wanted = self.scope.sites
+        unknown = sorted((wanted or frozenset()) - set(self.sites.values()))
+        if unknown:
+            raise LookupError(f"the database knows no site {unknown[0]}")
+        self.chosen = [number for number, name in self.sites.items() if wanted is None or name in wanted]
+        self._load_keys()
+        if self.scope.since is not None:
+            row = self.connection.execute(
+                "SELECT coalesce((SELECT min(id) FROM batch WHERE received >= %s),"
+                " (SELECT max(id) + 1 FROM batch), 0)",
+                (self.scope.since,),
+            ).fetchone()
+            self.first_batch = row[0] if row else 0
+
+    def _load_keys(self) -> None:
+        for number, site, public, statement, certificate, first_seen in self.connection.execute(
+            "SELECT id, site, public, statement, certificate, first_seen FROM site_key ORDER BY id"
+        ):
+            self.keys[number] = SiteKey(site, bytes(public))
+            name = self.sites[site]
+            if site not in self.chosen or not self.scope.authorities:
+                continue
+            presented = {
+                "public": base64.b64encode(public).decode(),
+                "statement": base64.b64encode(statement).decode(),
+                "certificate": certificate,
+            }
+            self.report.count("keys")
+            try:
+                # As it was when the hub came to trust it: the certificate may have expired since.
+                check_statement(name, presented, self.scope.authorities, first_seen)
+            except TrustError as error:
+                text = f"no certificate of {name} vouches for it: {error}"
+                subject = f"key {bytes(public).hex()[:16]}"
+                self.report.find(name, "key-not-vouched-for", subject, text, (first_seen, first_seen))
+
+
+def moment(milliseconds: int) -> datetime:
+    return EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def span(body: Body) -> tuple[datetime | None, datetime | None]:
+    """First and last time of a batch's readings."""
+    if not body.series:
+        return None, None
+    return (
+        moment(min(one.times[0] for one in body.series)),
+        moment(max(one.times[-1] for one in body.series)),
+    )

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a gateway is given of a checkpoint, so that it can bear witness: its own tree, no other site's, and the proofs
+that this is what was signed and that nothing before it has changed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+
+import psycopg
+
+from energy_hub.evidence import merkle
+from energy_hub.evidence.checkpoint import Checkpoint, SiteTree, site_leaf
+from energy_hub.evidence.leaves import Nodes
+from energy_hub.evidence.step import latest_sites
+
+
+def newest(connection: psycopg.Connection) -> int:
+    """The number of the newest checkpoint, 0 when there is none."""
+    row = connection.execute("SELECT coalesce(max(number), 0) FROM checkpoint").fetchone()
+    return int(row[0]) if row else 0
+
+
+def messages(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
+    """(site, payload) for all sites of the newest checkpoint."""
+    with connection.transaction():
+        # One moment: a checkpoint made meanwhile is told of the next time.
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        row = connection.execute(
+            "SELECT body, signature, key FROM checkpoint ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return
+        checkpoint = Checkpoint(row[0], bytes(row[1]), bytes(row[2]))
+        numbers: dict[str, int] = dict(connection.execute("SELECT name, id FROM site").fetchall())
+        held: dict[int, object] = dict(
+            connection.execute("SELECT id, status->'witness'->'size' FROM site").fetchall()
+        )
+        by_number = latest_sites(connection)
+        trees = {name: by_number[number] for name, number in sorted(numbers.items()) if number in by_number}
+        fleet = Fleet(trees)
+        for index, (name, tree) in enumerate(trees.items()):
+            number = numbers[name]
+            document = {
+                **describe(checkpoint),
+                "site": name,
+                "size": tree.size,
+                "root": tree.root.hex(),
+                "index": index,
+                "path": [one.hex() for one in fleet.path(index)],
+            }
+            old = held[number]
+            if isinstance(old, int) and 0 < old < tree.size:
+                path = merkle.consistency_path(old, tree.size, Nodes(connection, number))
+                document["since"] = {"size": old, "path": [one.hex() for one in path]}
+            yield name, json.dumps(document).encode()
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, object]:
+    """A checkpoint as JSON has it."""
+    return {
+        "checkpoint": checkpoint.text,
+        "signature": base64.b64encode(checkpoint.signature).decode(),
+        "key": base64.b64encode(checkpoint.key).decode(),
+    }
+
+
+class Fleet:
+    """The tree over the sites, of which there are few enough to hold all."""
+
+    def __init__(self, trees: Mapping[str, SiteTree]) -> None:
+        self._nodes: dict[tuple[int, int], bytes] = {}
+        frontier = merkle.Frontier()
+        for number, name in enumerate(sorted(trees)):
+            for level, found in enumerate(frontier.append(site_leaf(name, trees[name]))):
+                self._nodes[level, number >> level] = found
+        self.size = frontier.size
+
+    def path(self, index: int) -> list[bytes]:
+        return merkle.inclusion_path(index, self.size, lambda level, at: self._nodes[level, at])
