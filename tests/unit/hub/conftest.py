@@ -92,7 +92,7 @@ def cluster() -> Iterator[Cluster]:
     one.start()
     try:
         with psycopg.connect(one.conninfo("postgres", "owner"), autocommit=True) as connection:
-            for role in ("energy_migrate", "energy_ingest", "energy_read"):
+            for role in ("energy_migrate", "energy_ingest", "energy_rollup", "energy_read"):
                 connection.execute(f"CREATE ROLE {role} LOGIN")
         yield one
     finally:
