@@ -67,9 +67,10 @@ class Way:
 
 def main() -> None:
     state, host, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    life, delay, rate = take_life(state)
     peer = socket.create_connection((host, port), timeout=15)
     peer.settimeout(None)
+    # Not before: a host that is off takes no life.
+    life, delay, rate = take_life(state)
     ways = [Way(0, peer.fileno(), delay, rate), Way(peer.fileno(), 1, delay, rate)]
     try:
         carry(ways, life)
