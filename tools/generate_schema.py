@@ -104,8 +104,8 @@ CHECKS = """\
   an MTU of at least 1280, networks of one gateway do not overlap, and two ways out have different metrics.
 - Networks of the packet filter have no host bits; no management network is everybody; `port_end` is after `port`;
   `output_accept` goes with `output: restricted`.
-- As many keys may sign releases as the threshold asks for, at least; an adapter's `install` has `{image}` in it, and its
-  `version_pattern` has one group.
+- As many keys may sign releases as the threshold asks for, at least; an adapter's `install` has `{image}` in it, and
+  its `version_pattern` has one group.
 - A bus's host is in the energy network and not the gateway itself. No two buses lead to one host and port,
   or one serial port: a bus has one master.
 - Names of buses, and of meters, are unique in the site; a meter is on one of the site's buses; no two
