@@ -20,7 +20,7 @@ SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
 RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
 ROLES = ("main", "consumption", "generation", "storage", "process")
 SIGNALS = ("4-20mA", "0-10V")
-SOURCES = ("hwmon", "host")
+SOURCES = ("hwmon", "host", "buses")
 BUS_TYPES = ("modbus-tcp", "rtu-over-tcp", "rtu")
 # NAMUR NE 43 (2003): up to 3.6 mA the transmitter or its wire is faulty.
 BROKEN_WIRE_MA = 3.6

@@ -21,6 +21,7 @@ from energy_hub import (
     __version__,
     config,
     description,
+    health,
     ingest,
     logs,
     migrate,
@@ -103,6 +104,18 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "committed", _committed, "readings committed lately, by site", "energy_read")
     one.add_argument("--minutes", type=float, default=5.0)
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = _command(commands, "health", _health, "how sites fared over a span of time", "energy_read")
+    one.add_argument("--since", type=_moment, required=True, help="first time, ISO 8601")
+    one.add_argument("--until", type=_moment, required=True, help="time after the last, ISO 8601")
+    one.add_argument(
+        "--site",
+        action="append",
+        default=[],
+        metavar="S[@SINCE/UNTIL]",
+        help="only this site, given again for each; with a span of its own after an @",
+    )
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = _command(
@@ -251,6 +264,45 @@ def _committed(options: argparse.Namespace) -> int:
     return OK
 
 
+def _health(options: argparse.Namespace) -> int:
+    spans: dict[str, health.Span] = {}
+    names = []
+    for text in options.site:
+        name, at, span = text.partition("@")
+        names.append(name)
+        if at:
+            since, _, until = span.partition("/")
+            try:
+                spans[name] = _moment(since), _moment(until)
+            except ValueError:
+                return _fail(f"--site {text}: expected a site, or a site and its span: S@SINCE/UNTIL", USAGE)
+    for since, until in ((options.since, options.until), *spans.values()):
+        if since >= until:
+            return _fail(
+                f"the span from {_text(since)} to {_text(until)}: expected one that ends later", USAGE
+            )
+    with _reader(options) as connection:
+        found = health.health(connection, options.since, options.until, names, spans)
+    if options.json:
+        _print_json(found)
+        return OK
+    for name in found["unknown"]:
+        print(f"energy-hub: ERR {name}: the hub has never heard of it", file=sys.stderr)
+    _print_table(
+        ("site", "meter", "polls", "answered", "readings", "nulls", "uncertain"),
+        [
+            (
+                name,
+                meter,
+                *(row[column] for column in ("polls", "answered", "readings", "nulls", "uncertain")),
+            )
+            for name, site in found["sites"].items()
+            for meter, row in (site["meters"] | site["sources"]).items()
+        ],
+    )
+    return FAILED if found["unknown"] else OK
+
+
 def _reconcile(options: argparse.Namespace) -> int:
     until = options.until or datetime.now(UTC)
     since = options.since or until - timedelta(days=7)
@@ -315,6 +367,6 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _fail(text: str) -> int:
+def _fail(text: str, code: int = FAILED) -> int:
     print(f"energy-hub: ERR {text}", file=sys.stderr)
-    return FAILED
+    return code

@@ -163,7 +163,7 @@ class Store:
             " WHERE s.name = %s AND t.stream = %s",
             key,
         ).fetchone()
-        return _ranges(row[0]) if row else []
+        return ranges(row[0]) if row else []
 
     # --- batches
 
@@ -318,7 +318,7 @@ class Store:
             self._copy("stage", columns)
             self.connection.execute(
                 # COLUMNS is a constant of this module: nothing from outside gets into the statement.
-                f"INSERT INTO reading ({', '.join(COLUMNS)}) SELECT {', '.join(COLUMNS)} FROM stage"  # noqa: S608
+                f"INSERT INTO reading ({', '.join(COLUMNS)}) SELECT {', '.join(COLUMNS)} FROM stage"  # noqa: S608  (columns of our own)
                 " ORDER BY point, time, batch ON CONFLICT (point, time) DO NOTHING"
             )
             self._record_conflicts(batches)
@@ -403,7 +403,7 @@ class Store:
                 " WHERE site.id = old.id",
                 (list(names),),
             )
-        return {StreamKey(names[site], bytes(stream)): _ranges(ranges) for site, stream, ranges in rows}
+        return {StreamKey(names[site], bytes(stream)): ranges(found) for site, stream, found in rows}
 
     def _check_pending(self, group: Sequence[Signed], names: dict[int, str]) -> None:
         """Links that could not be checked when their batch came: its own, and those of the batches after
@@ -560,7 +560,7 @@ def _multirange(sequences: Iterable[int]) -> str:
     return "{" + ",".join(f"[{number},{number}]" for number in sequences) + "}"
 
 
-def _ranges(multirange: Multirange[int]) -> Ranges:
+def ranges(multirange: Multirange[int]) -> Ranges:
     """PostgreSQL gives ranges of integers back as [first, past)."""
     return [
         (one.lower, one.upper - 1) for one in multirange if one.lower is not None and one.upper is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 PACKAGES = [
     "acl",
     "chrony",
+    "dnf-automatic",
     "fail2ban",
     "libpam-pwquality",
     "libpq5",
@@ -65,6 +66,8 @@ FILES = [
     "/etc/postgresql/*/main/pg_ident.conf",
     "/etc/ssl/energy",
     "/etc/ssl/energy/*",
+    "/etc/systemd/system/*.service",
+    "/etc/systemd/system/*.socket",
     "/etc/systemd/system/energy-*",
     "/etc/systemd/system/mosquitto.service.d",
     "/etc/systemd/system/mosquitto.service.d/energy.conf",
