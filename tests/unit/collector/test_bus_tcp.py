@@ -15,7 +15,8 @@ import pytest
 from energy_collector.bus import Bus, ReadRegisters
 from energy_collector.bus.turns import Turns
 from energy_collector.bus.unit import FAST_ANSWERS
-from energy_collector.config import BusConfig, ConfigError, parse
+from energy_collector.config import BusConfig, ConfigError
+from energy_collector.config_file import parse
 
 from .collector_support import BASIC, document
 from .modbus_peers import Peer, SerialGateway, mbap, registers
