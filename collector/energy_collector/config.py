@@ -195,6 +195,7 @@ def load(path: Path) -> Config:
     import yaml
 
     from energy_collector.config_file import parse
+    from energy_collector.section import show
 
     try:
         text = path.read_text(encoding="utf-8")
@@ -208,4 +209,6 @@ def load(path: Path) -> Config:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise ConfigError([f"{path}: {where}not YAML: {getattr(error, 'problem', error)}"]) from error
+    if not isinstance(data, dict):
+        raise ConfigError([f"{path}: {show(data)} is not a mapping of keys such as site, buses and meters"])
     return parse(data)

@@ -166,7 +166,11 @@ def test_channels_can_be_chosen_like_points(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("site: [", "not YAML"), ("- a\n", "is not a mapping"), ("", "nothing is not a mapping")],
+    [
+        ("site: [", "config.yaml: line 1: not YAML"),
+        ("- a\n", "config.yaml: ..a.. is not a mapping"),
+        ("", "config.yaml: nothing is not a mapping of keys such as site"),
+    ],
 )
 def test_what_is_no_configuration_at_all(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.yaml"
