@@ -28,6 +28,7 @@ NEITHER = {
     "fractions",
     "decimal",
     "secrets",
+    "pickle",
     "energy_collector.config_file",
     "energy_collector.meters.profile_file",
     "energy_collector.profiles",
