@@ -337,6 +337,19 @@ def test_the_status_carries_the_key_until_the_hub_has_shown_that_it_knows_it(tmp
     assert said[0][0]["key"] == said[2][0]["key"]
 
 
+def test_the_backlogs_of_many_sites_do_not_start_in_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Authority(tmp_path).issue(SITE)
+    service = Persistence(config_file.parse(document(tmp_path, delivery={"backlog_start": 20})))
+    starts: list[float] = []
+    monkeypatch.setattr(service._delivery, "connected", lambda _newest, _now, start: starts.append(start))
+    for _ in range(50):
+        service._on_up()
+    assert all(0 <= start <= 20 for start in starts)
+    assert max(starts) - min(starts) > 10
+
+
 def test_the_last_will_tells_of_a_killed_service(line: Line) -> None:
     persistence = Service("persistence", line.folder, line.config())
     with running(persistence):
