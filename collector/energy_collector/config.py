@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from energy_collector.meters.profile import Profile
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")
-SOURCES = ("hwmon", "host")
+SOURCES = ("hwmon", "host", "buses")
 # NAMUR NE 43 (2003): up to 3.6 mA the transmitter or its wire is faulty.
 BROKEN_WIRE_MA = 3.6
 

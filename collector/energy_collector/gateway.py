@@ -112,7 +112,7 @@ class Gateway:
         ]
         tasks += [
             asyncio.create_task(sources.run(source, Stamper(clock, settled), self._processing.take))
-            for source in sources.from_config(self.config)
+            for source in sources.from_config(self.config, self._operations.counters, self._places)
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -132,6 +132,9 @@ class Gateway:
 
     def _points(self) -> set[str]:
         return {point for one in self._polling.meters.values() for point in one.meter.points}
+
+    def _places(self) -> dict[str, str]:
+        return {name: one.meter.config.bus for name, one in self._polling.meters.items()}
 
     def _metrics(self) -> Metrics | None:
         if self.config.metrics_port is None:

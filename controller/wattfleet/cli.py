@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from wattfleet_lab import cli as lab_cli
 
-from wattfleet import __version__, certificates, demo
+from wattfleet import __version__, certificates, demo, gates_command
 from wattfleet.errors import WattfleetError
 
 
@@ -47,6 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     certificates.add_arguments(ledger)
     ledger.set_defaults(run=certificates.run)
+    gates = commands.add_parser(
+        "gates",
+        help="what the gates of a rollout would say of sites now",
+        description="Ask the hub how sites fare, and hold each figure against the site's own baseline, as a rollout "
+        "does after its soak. Look at it before you trust it, or before a new limit decides.",
+        epilog="Example: wattfleet gates lab-01 lab-02 --minutes 30",
+    )
+    gates_command.add_arguments(gates)
+    gates.set_defaults(run=gates_command.run)
     return parser
 
 

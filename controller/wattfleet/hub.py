@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from wattfleet.errors import WattfleetError
+from wattfleet.rollout.health import Answer, Span, answer
 
 ENERGY_HUB = "/opt/energy-hub/current/energy-hub.pyz"
+# Fifty sites over a day are seventy million readings to count, in s.
+HEALTH_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,11 @@ class SiteState:
 
 
 class Hub:
-    """The hub, reached with an OpenSSH configuration and the host's name in it."""
+    """The hub, reached with an OpenSSH configuration and the host's name in it, or with options of ssh."""
 
-    def __init__(self, ssh_config: Path, host: str = "hub") -> None:
-        self._ssh = ["ssh", "-F", str(ssh_config), "-o", "BatchMode=yes", host]
+    def __init__(self, ssh_config: Path | None, host: str = "hub", options: Sequence[str] = ()) -> None:
+        file = ["-F", str(ssh_config)] if ssh_config else []
+        self._ssh = ["ssh", *file, *options, "-o", "BatchMode=yes", host]
 
     def command(self, *arguments: str, timeout: float = 60) -> str:
         """Run `energy-hub ARGUMENTS` on the hub as its service user; the standard output."""
@@ -61,6 +67,36 @@ class Hub:
         """Every site that the hub has heard of, by name."""
         document = json.loads(self.command("status", "--json"))
         return {site: _site(row) for site, row in document["sites"].items()}
+
+    def health(self, spans: Mapping[str, Span]) -> Answer:
+        """How sites fared, each over a span of its own."""
+        if not spans:
+            raise ValueError("no site to ask about")
+        first = next(iter(spans.values()))
+        sites = [
+            f"--site={name}@{span.since.isoformat()}/{span.until.isoformat()}" for name, span in spans.items()
+        ]
+        text = self.command(
+            "health",
+            "--json",
+            f"--since={first.since.isoformat()}",
+            f"--until={first.until.isoformat()}",
+            *sites,
+            timeout=HEALTH_TIMEOUT,
+        )
+        try:
+            return answer(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise WattfleetError(f"the hub's answer to `energy-hub health` is not JSON: {error}") from None
+
+
+def hub_of(variables: Mapping[str, Any]) -> Hub:
+    """The hub by the variables with which Ansible reaches it."""
+    options = shlex.split(str(variables.get("ansible_ssh_common_args") or ""))
+    for name, option in (("ansible_port", "-p"), ("ansible_ssh_private_key_file", "-i")):
+        if variables.get(name):
+            options += [option, str(variables[name])]
+    return Hub(None, f"{variables['ansible_user']}@{variables['ansible_host']}", options)
 
 
 def _site(row: dict[str, Any]) -> SiteState:

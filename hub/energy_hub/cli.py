@@ -8,14 +8,29 @@ import csv
 import json
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from energy_hub import __version__, config, ingest, logs, migrate, report, revocation
+from energy_hub import (
+    __version__,
+    config,
+    description,
+    health,
+    ingest,
+    logs,
+    migrate,
+    reconcile,
+    report,
+    revocation,
+    rollup,
+)
+from energy_hub.description import DescriptionError
 from energy_hub.revocation import RevocationError, Revocations
 from energy_hub.trust import TrustError, load_authorities
 
@@ -27,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (config.ConfigError, migrate.MigrationError, RevocationError, TrustError) as error:
+    except (
+        config.ConfigError, DescriptionError, migrate.MigrationError, RevocationError, TrustError
+    ) as error:  # fmt: skip
         return _fail(str(error))
     except psycopg.Error as error:
         lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
@@ -71,11 +88,52 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--log", type=Path, help="with --watch, a file for these lines beside the journal")
     one.set_defaults(run=_crl)
 
+    one = _command(
+        commands, "rollup", _rollup, "keep the figures by minute, quarter, hour and day", "energy_rollup"
+    )
+    one.add_argument("--once", action="store_true", help="count what waits, and end")
+    one.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="default: 10")
+    one.add_argument("--log", type=Path, help="a file for the lines beside the journal")
+
+    one = _command(commands, "describe", _describe, "keep what the sites' files say, dated", "energy_ingest")
+    one.add_argument("file", type=Path, help="JSON object of site -> the site's file; - is standard input")
+    one.add_argument("--since", type=_moment, help="from when on it holds, ISO 8601 (default: now)")
+
     one = _command(commands, "status", _status, "newest readings and state of every site", "energy_read")
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = _command(commands, "committed", _committed, "readings committed lately, by site", "energy_read")
     one.add_argument("--minutes", type=float, default=5.0)
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = _command(commands, "health", _health, "how sites fared over a span of time", "energy_read")
+    one.add_argument("--since", type=_moment, required=True, help="first time, ISO 8601")
+    one.add_argument("--until", type=_moment, required=True, help="time after the last, ISO 8601")
+    one.add_argument(
+        "--site",
+        action="append",
+        default=[],
+        metavar="S[@SINCE/UNTIL]",
+        help="only this site, given again for each; with a span of its own after an @",
+    )
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = _command(
+        commands,
+        "reconcile",
+        _reconcile,
+        "hold each site's supply meter against its other meters",
+        "energy_read",
+    )
+    one.add_argument("--site", help="one site (default: all)")
+    one.add_argument("--since", type=_moment, help="ISO 8601 (default: seven days ago)")
+    one.add_argument("--until", type=_moment, help="ISO 8601 (default: now)")
+    one.add_argument(
+        "--limit",
+        type=float,
+        default=reconcile.LIMIT,
+        help="part of the supply that may be missing: %(default)s",
+    )
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = _command(
@@ -119,6 +177,33 @@ def _ingest(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     worker.run()
+    return OK
+
+
+def _rollup(options: argparse.Namespace) -> int:
+    logs.set_up(options.log, for_journal=not sys.stdout.isatty())
+    if options.once:
+        with psycopg.connect(options.database, autocommit=True, connect_timeout=10) as connection:
+            moved = rollup.moved_zones(connection)
+            batches = 0
+            while done := rollup.step(connection):
+                batches += done
+        print(f"counted {batches} batches" + (f"; days again: {', '.join(moved)}" if moved else ""))
+        return OK
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    rollup.follow(options.database, options.every, stop)
+    return OK
+
+
+def _describe(options: argparse.Namespace) -> int:
+    text = sys.stdin.read() if options.file == Path("-") else options.file.read_text(encoding="utf-8")
+    found = description.read(text)
+    since = options.since or datetime.now(UTC)
+    with psycopg.connect(options.database, autocommit=True, connect_timeout=10) as connection:
+        for site in description.keep(connection, found, since):
+            print(f"described {site}")
     return OK
 
 
@@ -179,6 +264,66 @@ def _committed(options: argparse.Namespace) -> int:
     return OK
 
 
+def _health(options: argparse.Namespace) -> int:
+    spans: dict[str, health.Span] = {}
+    names = []
+    for text in options.site:
+        name, at, span = text.partition("@")
+        names.append(name)
+        if at:
+            since, _, until = span.partition("/")
+            try:
+                spans[name] = _moment(since), _moment(until)
+            except ValueError:
+                return _fail(f"--site {text}: expected a site, or a site and its span: S@SINCE/UNTIL", USAGE)
+    for since, until in ((options.since, options.until), *spans.values()):
+        if since >= until:
+            return _fail(
+                f"the span from {_text(since)} to {_text(until)}: expected one that ends later", USAGE
+            )
+    with _reader(options) as connection:
+        found = health.health(connection, options.since, options.until, names, spans)
+    if options.json:
+        _print_json(found)
+        return OK
+    for name in found["unknown"]:
+        print(f"energy-hub: ERR {name}: the hub has never heard of it", file=sys.stderr)
+    _print_table(
+        ("site", "meter", "polls", "answered", "readings", "nulls", "uncertain"),
+        [
+            (
+                name,
+                meter,
+                *(row[column] for column in ("polls", "answered", "readings", "nulls", "uncertain")),
+            )
+            for name, site in found["sites"].items()
+            for meter, row in (site["meters"] | site["sources"]).items()
+        ],
+    )
+    return FAILED if found["unknown"] else OK
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    until = options.until or datetime.now(UTC)
+    since = options.since or until - timedelta(days=7)
+    with _reader(options) as connection:
+        found = reconcile.of_database(connection, since, until, options.site, options.limit)
+    if options.json:
+        _print_json({"sites": {site: asdict(one) for site, one in found.items()}})
+    else:
+        _print_table(
+            ("site", "state", "quarters", "supply kWh", "others kWh", "residual kWh", "share", "likely"),
+            [
+                (
+                    site, one.state, one.quarters, f"{one.supply:.1f}", f"{one.parts:.1f}", f"{one.residual:.1f}",
+                    "-" if one.share is None else f"{100 * one.share:.1f} %", "; ".join(one.causes) or "-",
+                )
+                for site, one in found.items()
+            ],
+        )  # fmt: skip
+    return FAILED if any(one.state == "differs" for one in found.values()) else OK
+
+
 def _export(options: argparse.Namespace) -> int:
     with _reader(options) as connection:
         rows = report.identities(connection, options.site, options.since, options.until)
@@ -222,6 +367,6 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _fail(text: str) -> int:
+def _fail(text: str, code: int = FAILED) -> int:
     print(f"energy-hub: ERR {text}", file=sys.stderr)
-    return FAILED
+    return code

@@ -130,7 +130,10 @@ def read_status(site: str, payload: bytes) -> Status:
         stream=bytes.fromhex(stream) if stream else None,
         key=document.get("key"),
         kept=_plain(
-            {name: document.get(name) for name in ("time", "version", "stream", "sequence", "buffer")}
+            {
+                name: document.get(name)
+                for name in ("time", "version", "stream", "first", "sequence", "buffer")
+            }
         ),
     )
 

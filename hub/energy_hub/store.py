@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -30,6 +30,8 @@ CHAIN_PENDING, CHAIN_OK, CHAIN_BROKEN = 0, 1, 2
 # Of what nobody trusted has signed, so much is kept: by payload, and by site.
 UNSIGNED_BYTES = 65_536
 UNSIGNED_ROWS = 1_000
+# ms; readings of a batch that lie further apart are looked at separately by the rollups.
+GAP = 600_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -161,7 +163,7 @@ class Store:
             " WHERE s.name = %s AND t.stream = %s",
             key,
         ).fetchone()
-        return _ranges(row[0]) if row else []
+        return ranges(row[0]) if row else []
 
     # --- batches
 
@@ -184,6 +186,7 @@ class Store:
                     columns.add(batch_id, point_id, series)
             if len(columns):
                 self._insert_readings(columns, [batch_id for _, batch_id in new])
+                self._touch(new)
             result.readings = len(columns)
         result.streams = self._mark_committed(ordered)
         return result
@@ -320,6 +323,16 @@ class Store:
             )
             self._record_conflicts(batches)
 
+    def _touch(self, new: Sequence[tuple[Signed, int]]) -> None:
+        """Note for the rollups where the batches have readings."""
+        rows = [(batch, first, last) for one, batch in new if one.body for first, last in spans(one.body)]
+        self.connection.execute(
+            "INSERT INTO touched (batch, first, last)"
+            " SELECT batch, to_timestamp(first / 1000.0), to_timestamp(last / 1000.0)"
+            " FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[]) AS t (batch, first, last)",
+            tuple(map(list, zip(*rows, strict=True))),
+        )
+
     def _copy(self, table: str, columns: Columns) -> None:
         with self.connection.cursor().copy(
             f"COPY {table} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
@@ -390,7 +403,7 @@ class Store:
                 " WHERE site.id = old.id",
                 (list(names),),
             )
-        return {StreamKey(names[site], bytes(stream)): _ranges(ranges) for site, stream, ranges in rows}
+        return {StreamKey(names[site], bytes(stream)): ranges(found) for site, stream, found in rows}
 
     def _check_pending(self, group: Sequence[Signed], names: dict[int, str]) -> None:
         """Links that could not be checked when their batch came: its own, and those of the batches after
@@ -496,6 +509,34 @@ class Store:
             self._months.add(month)
 
 
+def spans(body: Body) -> list[tuple[int, int]]:
+    """From where to where (ms since 1970) a body has readings, ascending; what lies further apart than GAP are two."""
+    found: list[tuple[int, int]] = []
+    # Series that were polled together share one object.
+    different = {id(series.times): series.times for series in body.series}.values()
+    pieces = sorted(piece for times in different for piece in _pieces(times))
+    for first, last in pieces:
+        if found and first - found[-1][1] <= GAP:
+            found[-1] = (found[-1][0], max(found[-1][1], last))
+        else:
+            found.append((first, last))
+    return found
+
+
+def _pieces(times: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending times, cut where they are further apart than GAP."""
+    if times[-1] - times[0] <= GAP:
+        yield times[0], times[-1]
+        return
+    first = before = times[0]
+    for time in times:
+        if time - before > GAP:
+            yield first, before
+            first = time
+        before = time
+    yield first, before
+
+
 def _months(times: Sequence[int]) -> set[datetime]:
     """The first days of the months that ascending times (ms since 1970) fall into."""
     ends = {_first_day(times[0]), _first_day(times[-1])}
@@ -519,7 +560,7 @@ def _multirange(sequences: Iterable[int]) -> str:
     return "{" + ",".join(f"[{number},{number}]" for number in sequences) + "}"
 
 
-def _ranges(multirange: Multirange[int]) -> Ranges:
+def ranges(multirange: Multirange[int]) -> Ranges:
     """PostgreSQL gives ranges of integers back as [first, past)."""
     return [
         (one.lower, one.upper - 1) for one in multirange if one.lower is not None and one.upper is not None

@@ -90,6 +90,9 @@ options:
       - Keys of a site file that a site may leave out, with what they then are.
       - Mappings are merged key by key.
     type: dict
+  gates:
+    description: What is asked of a site that runs a new release before a rollout goes on.
+    type: dict
 notes:
   - Give Ansible the fleet file, not its folder.
   - Ansible tries the next inventory plugin after a fault and then only warns, unless

@@ -117,6 +117,8 @@ options:
   apply:
     description:
       - Commands that are run once files, settings and units are in place, each a list of words.
+      - They run as root without what a change of a host does not need. They cannot load modules of the kernel, mount,
+        set the clock, make namespaces or talk over IP.
       - A dictionary with the key C(bring_up), itself a dictionary of C(interface) and C(uuid), has NetworkManager bring
         the device in line with that connection.
       - Those that have units of systemd reload or restart are run again when the files are put back.

@@ -24,7 +24,7 @@ from tests.fleet.fleet import Fleet
 
 pytestmark = pytest.mark.timeout(1800)
 
-GATEWAY_SOURCES = ("host", "hwmon")
+GATEWAY_SOURCES = ("host", "hwmon", "buses")
 KILL_ROUNDS = 3
 # Modules that a run without a change may execute on a gateway: behind a satellite each costs seconds.
 EXECUTIONS_MAX = 12

@@ -80,7 +80,9 @@ class BlockMeter(Meter):
             self._refusals = self._learned.refusals(
                 bus.config.endpoint, self.config.unit, f"{self.profile.name} {self.profile.digest}"
             )
-            self._plan()
+            # Most devices have refused nothing, and the first poll must not keep the line waiting.
+            if self._refusals.cuts or self._refusals.points:
+                self._plan()
         elif time.time() >= self._expires:
             self._refusals.forget_old(time.time())
             self._plan()

@@ -67,28 +67,28 @@ def plan(spans: Iterable[Span], max_block: int, max_gap: int, cuts: Collection[C
 def _plan(spans: list[Span], max_block: int, max_gap: int, cuts: list[Cut]) -> list[Block]:
     """For one function. An optimal plan cuts the spans, sorted by address, into runs: so the best plan for the first
     n spans is one more block after the best plan for fewer."""
+    for span in spans:
+        if span.size > max_block:
+            raise ValueError(f"{span.name} takes {span.size} registers, a block holds {max_block}")
     # For the first n spans: requests, registers, and where the last block begins.
     best: list[tuple[int, int, int]] = [(0, 0, 0)]
-    for last in range(len(spans)):
-        options = []
-        end = 0
-        for first in range(last, -1, -1):
-            start = spans[first].address
-            end = max(end, spans[first].end)
-            # What is too long, or cut, stays so with more spans; a gap may be filled by an earlier, longer one.
-            if end - start > max_block:
+    for first, begin in enumerate(spans):
+        requests, registers, _ = best[first]
+        end = begin.address
+        for last in range(first, len(spans)):
+            # A gap that is too wide, a cut, or too many registers stay so with more spans.
+            if spans[last].address - end > max_gap:
                 break
-            if any(start <= cut.first and cut.last < end for cut in cuts):
+            end = max(end, spans[last].end)
+            if end - begin.address > max_block:
                 break
-            if _widest_gap(spans[first : last + 1]) > max_gap:
-                continue
-            requests, registers, _ = best[first]
-            options.append((requests + 1, registers + end - start, first))
-        if not options:
-            raise ValueError(
-                f"{spans[last].name} takes {spans[last].size} registers, a block holds {max_block}"
-            )
-        best.append(min(options))
+            if any(begin.address <= cut.first and cut.last < end for cut in cuts):
+                break
+            found = (requests + 1, registers + end - begin.address, first)
+            if last + 1 == len(best):
+                best.append(found)
+            elif found < best[last + 1]:
+                best[last + 1] = found
     blocks: list[Block] = []
     last = len(spans)
     while last:
@@ -103,11 +103,3 @@ def block(spans: Iterable[Span]) -> Block:
     found = tuple(spans)
     address = found[0].address
     return Block(found[0].function, address, max(span.end for span in found) - address, found)
-
-
-def _widest_gap(spans: list[Span]) -> int:
-    widest, end = 0, spans[0].end
-    for span in spans[1:]:
-        widest = max(widest, span.address - end)
-        end = max(end, span.end)
-    return widest

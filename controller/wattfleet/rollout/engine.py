@@ -367,7 +367,12 @@ def _dispatch(decision: _Decision, windows: frozenset[str]) -> None:
             decision.site(name, SiteState.DUE, f"wave {rollout.wave + 1} has begun")
         elif state is SiteState.DUE:
             decision.site(
-                name, SiteState.TRANSFERRING, "its turn", deadline=_in(now, settings.transfer_deadline)
+                name,
+                SiteState.TRANSFERRING,
+                "its turn",
+                deadline=_in(now, settings.transfer_deadline),
+                # A baseline is from before; a second attempt has the one of the first.
+                touched=rollout.sites[name].data.get("touched", now),
             )
         elif state is SiteState.PARKED and name in windows:
             decision.site(name, SiteState.DUE, "its window is open")

@@ -29,7 +29,7 @@ class Measure:
     """One figure of a site. None where it could not be had. `samples` are what `value` was computed from.
 
     The check passes while value <= limit, or value >= limit where `at_least` is set. `limit` comes from the
-    site's own baseline, or is absolute. `dry_run`: shown, and decides nothing.
+    site's own baseline, or is absolute. `dry_run`: shown, and decides nothing. `note` names the meter or service.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Measure:
     at_least: bool = False
     dry_run: bool = False
     needed: int = LEAST_SAMPLES
+    note: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -51,8 +52,9 @@ class Measure:
         sign = "at least" if self.at_least else "at most"
         value = "unknown" if self.value is None else f"{self.value:g}"
         limit = "an unknown baseline" if self.limit is None else f"{self.limit:g}"
+        name = f"{self.name} ({self.note})" if self.note else self.name
         note = " (dry run)" if self.dry_run else ""
-        return f"{self.name} {value}, {sign} {limit} is right, {self.samples} samples: {self.outcome.value}{note}"
+        return f"{name} {value}, {sign} {limit} is right, {self.samples} samples: {self.outcome.value}{note}"
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,27 @@ COMMON = """Type=oneshot
 Environment=PATH={path}
 SyslogIdentifier=energy-guard
 OOMScoreAdjust=-900
+# What undoes a change has to reach all that a change may touch. It gives up what it can do without, but nothing that
+# takes a mount namespace: that is one more thing that could keep it from starting, on a day when nothing else is left.
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_SETFCAP CAP_SYS_ADMIN
+NoNewPrivileges=yes
+DevicePolicy=closed
+IPAddressDeny=any
+KeyringMode=private
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+"""
+# Live state besides: links and tables, and settings of the kernel (kernel.yama.ptrace_scope asks for the second).
+LIVE = """CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_PTRACE
+RestrictAddressFamilies=AF_NETLINK
 """
 BOOT_UNIT = """# Written by Ansible (wattfleet.energy.guard); what is changed here is undone by the next change.
 [Unit]
@@ -89,7 +110,7 @@ Description=Undo a change of this host that nobody has confirmed
 StartLimitIntervalSec=0
 
 [Service]
-{common}ExecStart={python} -I -B {program} restore
+{common}{live}ExecStart={python} -I -B {program} restore
 # It never gives up: until the host is exactly as it was, it is tried again.
 Restart=on-failure
 RestartSec=3
@@ -102,7 +123,9 @@ OnFailure={restore}
 StartLimitIntervalSec=0
 
 [Service]
-{common}ExecStart={python} -I -B {program} apply
+{common}{live}# Some commands ask the kernel about links by a socket that they never connect.
+RestrictAddressFamilies=AF_INET AF_INET6
+ExecStart={python} -I -B {program} apply
 # A restore kills it with all that it has started, whatever that is doing.
 KillMode=control-group
 KillSignal=SIGKILL
@@ -133,6 +156,7 @@ def unit_files() -> dict[str, str]:
         "program": PROGRAM,
         "restore": engine.RESTORE,
         "common": COMMON.format(path=host.PATH),
+        "live": LIVE,
     }
     return {
         f"{units.LINKS}/{name}": text.format(**words)

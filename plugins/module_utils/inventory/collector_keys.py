@@ -141,8 +141,15 @@ def _sources() -> Record:
                 OPTIONAL,
                 examples=({"enabled": False},),
             ),
+            "buses": Key(
+                source("the buses' counters"),
+                "Buses' health",
+                "Requests, errors and connections of each bus, which the gates of a rollout look at.",
+                OPTIONAL,
+                examples=({"interval": 60},),
+            ),
         },
-        "a mapping with hwmon or host",
+        "a mapping with hwmon, host or buses",
         partial=True,
     )
 

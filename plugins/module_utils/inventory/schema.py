@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from .collector_keys import collector, device_mapping
 from .firewall_keys import ANY_NETWORK, accept, firewall
+from .gate_keys import gates
 from .hardening_keys import hardening
 from .kinds import (
     FLEET,
@@ -599,4 +600,5 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
             OPTIONAL,
             examples=({"interval": 10, "timezone": "Europe/Paris"},),
         ),
+        "gates": gates(),
     }

@@ -81,7 +81,7 @@ class Database:
         self._process.start()
         wait_for(self._answers, "PostgreSQL answers")
         with psycopg.connect(self.conninfo("owner", "postgres"), autocommit=True) as connection:
-            for role in ("energy_migrate", "energy_ingest", "energy_read"):
+            for role in ("energy_migrate", "energy_ingest", "energy_rollup", "energy_read"):
                 connection.execute(f"CREATE ROLE {role} LOGIN")
             connection.execute(f"CREATE DATABASE {NAME} OWNER energy_migrate")
         with self.connect("energy_migrate") as connection:

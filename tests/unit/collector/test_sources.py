@@ -15,7 +15,7 @@ from energy_collector import quality
 from energy_collector.config import ConfigError
 from energy_collector.config_file import parse
 from energy_collector.reading import Record, readings
-from energy_collector.sources import HostSource, HwmonSource, Source, from_config, run
+from energy_collector.sources import BusSource, HostSource, HwmonSource, Source, from_config, run
 
 from .collector_support import document
 
@@ -197,6 +197,38 @@ def test_known_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(source)["host/clock_synchronised"] == (1, "1", 0)
 
 
+def test_the_buses_tell_what_they_have_counted() -> None:
+    def bus(requests: int, timeouts: int) -> dict[str, int]:
+        rest = dict.fromkeys(("answers", "exceptions", "crc_errors", "frame_errors", "connects", "stale"), 1)
+        return {"requests": requests, "timeouts": timeouts, **rest}
+
+    buses = {"hall": bus(100, 2), "roof-1": bus(7, 0)}
+    meters = {"main": {"missed_polls": 3}, "pv": {"missed_polls": 0}, "oven": {"missed_polls": 4}}
+    places = {"main": "hall", "pv": "roof-1", "oven": "hall"}
+    source = BusSource(60, lambda: {"buses": buses, "meters": meters}, lambda: places)
+    found = read(source)
+    assert {name: value for name, (value, _, _) in found.items() if name.startswith("buses/hall-")} == {
+        "buses/hall-requests": 100,
+        "buses/hall-timeouts": 2,
+        "buses/hall-exceptions": 1,
+        "buses/hall-crc_errors": 1,
+        "buses/hall-frame_errors": 1,
+        "buses/hall-connects": 1,
+        "buses/hall-missed_polls": 7,
+    }
+    assert found["buses/roof-1-requests"] == (7, "1", 0)
+    first = source.layouts
+    read(source)
+    assert source.layouts[0] is first[0]
+    # A bus that goes with a changed configuration takes its points along.
+    del buses["roof-1"], meters["pv"]
+    assert all(name.startswith("buses/hall-") for name in read(source))
+
+
+def test_without_a_bus_there_is_nothing_to_tell() -> None:
+    assert read(BusSource(60, lambda: {"buses": {}, "meters": {}}, dict)) == {}
+
+
 def test_a_source_is_read_on_its_schedule(tree: Tree) -> None:
     tree.chip(0, "cpu", temp1_input="50000")
     found: list[Record] = []
@@ -222,16 +254,16 @@ def test_a_source_is_read_on_its_schedule(tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("sources", "expected"),
     [
-        (None, [("hwmon", 60.0), ("host", 60.0)]),
-        ({"hwmon": {"interval": 10}}, [("hwmon", 10.0), ("host", 60.0)]),
-        ({"hwmon": {"enabled": False}}, [("host", 60.0)]),
+        (None, [("hwmon", 60.0), ("host", 60.0), ("buses", 60.0)]),
+        ({"hwmon": {"interval": 10}}, [("hwmon", 10.0), ("host", 60.0), ("buses", 60.0)]),
+        ({"hwmon": {"enabled": False}, "buses": {"enabled": False}}, [("host", 60.0)]),
     ],
 )
 def test_configuration(tmp_path: Path, sources: object, expected: list[tuple[str, float]]) -> None:
     config = document(tmp_path)
     if sources is not None:
         config["sources"] = sources
-    assert [(one.name, one.interval) for one in from_config(parse(config))] == expected
+    assert [(one.name, one.interval) for one in from_config(parse(config), dict, dict)] == expected
 
 
 @pytest.mark.parametrize(

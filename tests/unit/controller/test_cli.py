@@ -8,7 +8,7 @@ import pytest
 from wattfleet.cli import build_parser, main
 
 
-@pytest.mark.parametrize("command", [[], ["lab"], ["demo"], ["certificates"]])
+@pytest.mark.parametrize("command", [[], ["lab"], ["demo"], ["certificates"], ["gates"]])
 def test_every_help_text_has_an_example(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "wattfleet", *command, "--help"], capture_output=True, text=True, check=True

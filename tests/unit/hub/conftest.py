@@ -13,13 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import migrate
+from energy_hub.store import Store
+from energy_hub.trust import TrustedKey
 
 from .authority import Authority
+from .delivery import Fleet
+from .writer import Gateway
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
@@ -92,7 +98,7 @@ def cluster() -> Iterator[Cluster]:
     one.start()
     try:
         with psycopg.connect(one.conninfo("postgres", "owner"), autocommit=True) as connection:
-            for role in ("energy_migrate", "energy_ingest", "energy_read"):
+            for role in ("energy_migrate", "energy_ingest", "energy_rollup", "energy_read"):
                 connection.execute(f"CREATE ROLE {role} LOGIN")
         yield one
     finally:
@@ -204,3 +210,15 @@ def broker(authority: Authority, tmp_path: Path) -> Iterator[RunningBroker]:
 
         wait_until(listening, "mosquitto listens")
         yield RunningBroker(port, folder)
+
+
+@pytest.fixture
+def fleet(database: Database) -> Iterator[Fleet]:
+    store = Store(database.conninfo("energy_ingest"))
+    authority = Authority()
+    gateways = {name: Gateway(name, Ed25519PrivateKey.generate()) for name in ("plant-a", "plant-b")}
+    for name, one in gateways.items():
+        certificate = authority.client(name).pem()
+        store.trust(name, TrustedKey(one.public, b"s", certificate, b"f", datetime(2030, 1, 1, tzinfo=UTC)))
+    yield Fleet(database, store, gateways)
+    store.close()

@@ -153,5 +153,6 @@ def test_plugin_is_documented() -> None:
         "management",
         "hub",
         "defaults",
+        "gates",
     }
     assert "plugin: wattfleet.energy.sites" in documented["examples"]

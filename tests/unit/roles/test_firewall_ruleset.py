@@ -96,3 +96,11 @@ def test_only_modbus_and_ping_go_to_the_energy_network_even_when_all_else_may_go
 
 def test_a_host_without_an_energy_network_and_without_limits_filters_nothing_that_goes_out() -> None:
     assert "hook output" not in ruleset()
+
+
+def test_a_ping_is_limited_before_it_counts_as_established() -> None:
+    for text in (ruleset(), ruleset(firewall_energy_interface="eth1")):
+        chain = text.partition("chain input {")[2].partition("}\n\n")[0]
+        assert (
+            -1 < chain.index("icmp type echo-request goto ping") < chain.index("ct state established accept")
+        )

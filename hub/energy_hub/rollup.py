@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures by minute, quarter, hour and day, which follow the readings and are exactly right after late ones.
+
+The ingest notes with each batch where it has readings (table `touched`). A step takes some of these notes, finds the
+minutes in which those batches have readings, computes these minutes again from all of their readings, then the
+quarters, hours and days that they lie in, each from the level below, and nothing else: all in one transaction, so that
+a step that was cut happens again. One worker at a time does this; a second one would write what it had read before the
+first one wrote.
+
+Sums are taken in the order of time, so that the same readings give the same bits, whenever they came.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+
+from energy_hub.logs import Throttle
+from energy_hub.notify import notify
+
+log = logging.getLogger(__name__)
+
+# Batches of one step: some hundred thousand readings at most.
+STEP = 200
+RETRY = 5.0  # s
+# Beyond this a sum could leave the range of a double; such a span has no sum.
+LARGEST = 1e300
+
+_FIGURES = [
+    "readings",
+    "good",
+    "uncertain",
+    "sum",
+    "minimum",
+    "maximum",
+    "first_time",
+    "first_value",
+    "last_time",
+    "last_value",
+]
+_COLUMNS = ", ".join(("point", "start", *_FIGURES))
+_UPDATE = "ON CONFLICT (point, start) DO UPDATE SET " + ", ".join(
+    f"{one} = excluded.{one}" for one in _FIGURES
+)
+
+_MINUTES_OF = """
+CREATE TEMPORARY TABLE fresh_minute ON COMMIT DROP AS
+SELECT DISTINCT p.site, r.point, date_bin('1 minute', r.time, 'epoch') AS start
+FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS t (batch, first, last)
+JOIN batch b ON b.id = t.batch
+JOIN point p ON p.site = b.site
+JOIN reading r ON r.point = p.id AND r.time BETWEEN t.first AND t.last AND r.batch = t.batch
+"""
+
+_FROM_READINGS = f"""
+INSERT INTO rollup_minute ({_COLUMNS})
+SELECT f.point, f.start, count(*), count(*) FILTER (WHERE r.quality < 64),
+       count(*) FILTER (WHERE r.quality >= 64 AND r.value IS NOT NULL),
+       CASE WHEN max(abs(r.value)) < {LARGEST}
+            THEN sum(r.value ORDER BY r.time) FILTER (WHERE abs(r.value) < {LARGEST}) END,
+       min(r.value), max(r.value),
+       min(r.time) FILTER (WHERE r.value IS NOT NULL),
+       (array_agg(r.value ORDER BY r.time) FILTER (WHERE r.value IS NOT NULL))[1],
+       max(r.time) FILTER (WHERE r.value IS NOT NULL),
+       (array_agg(r.value ORDER BY r.time DESC) FILTER (WHERE r.value IS NOT NULL))[1]
+FROM fresh_minute f
+JOIN reading r ON r.point = f.point AND r.time >= f.start AND r.time < f.start + interval '1 minute'
+GROUP BY f.point, f.start
+{_UPDATE}
+"""  # noqa: S608  (constants of this module alone)
+
+# (table, the table below it, how long a span is, where the span of a moment begins)
+_QUARTER = ("quarter", "minute", "interval '15 minutes'", "date_bin('15 minutes', {0}, 'epoch')")
+_HOUR = ("hour", "quarter", "interval '1 hour'", "date_bin('1 hour', {0}, 'epoch')")
+_ZONE = "(SELECT z.zone FROM rollup_zone z WHERE z.site = f.site)"
+_DAY_START = f"date_trunc('day', {{0}} AT TIME ZONE {_ZONE}) AT TIME ZONE {_ZONE}"
+# An hour longer than the longest day; what belongs to the next day is left out by its own start.
+_DAY = ("day", "quarter", "interval '26 hours'", _DAY_START)
+
+
+def _spans_of(level: tuple[str, str, str, str], below: str) -> str:
+    """The spans of a level that the fresh ones of the level below lie in."""
+    table, _, _, start = level
+    # Constants of this module alone.
+    select = f"SELECT DISTINCT f.site, f.point, {start.format('f.start')} AS start FROM fresh_{below} f"  # noqa: S608
+    return f"CREATE TEMPORARY TABLE fresh_{table} ON COMMIT DROP AS {select}"
+
+
+def _from_below(level: tuple[str, str, str, str]) -> str:
+    table, below, length, start = level
+    return f"""
+INSERT INTO rollup_{table} ({_COLUMNS})
+SELECT f.point, f.start, sum(b.readings), sum(b.good), sum(b.uncertain),
+       -- A span that has values and no sum would make this one too small.
+       CASE WHEN bool_and(b.sum IS NOT NULL OR b.good + b.uncertain = 0) THEN sum(b.sum ORDER BY b.start) END,
+       min(b.minimum), max(b.maximum),
+       min(b.first_time), (array_agg(b.first_value ORDER BY b.start) FILTER (WHERE b.first_time IS NOT NULL))[1],
+       max(b.last_time), (array_agg(b.last_value ORDER BY b.start DESC) FILTER (WHERE b.last_time IS NOT NULL))[1]
+FROM fresh_{table} f
+JOIN rollup_{below} b ON b.point = f.point AND b.start >= f.start AND b.start < f.start + {length}
+                     AND {start.format("b.start")} = f.start
+GROUP BY f.point, f.start
+{_UPDATE}
+"""  # noqa: S608  (constants of this module alone)
+
+
+def step(connection: psycopg.Connection, most: int = STEP) -> int:
+    """Bring the rollups up to date with up to `most` batches; how many there were. Raises psycopg.Error."""
+    with connection.transaction():
+        _alone(connection)
+        taken = connection.execute(
+            "DELETE FROM touched WHERE batch IN (SELECT DISTINCT batch FROM touched ORDER BY batch LIMIT %s)"
+            " RETURNING batch, first, last",
+            (most,),
+        ).fetchall()
+        if not taken:
+            return 0
+        connection.execute(_MINUTES_OF, tuple(map(list, zip(*taken, strict=True))))
+        connection.execute("ANALYZE fresh_minute")
+        connection.execute(_FROM_READINGS)
+        connection.execute(
+            "INSERT INTO rollup_zone (site, zone) SELECT DISTINCT site, zone_of(site) FROM fresh_minute"
+            " ON CONFLICT DO NOTHING"
+        )
+        for level in (_QUARTER, _HOUR, _DAY):
+            connection.execute(_spans_of(level, level[1]))
+            connection.execute(f"ANALYZE fresh_{level[0]}")
+            connection.execute(_from_below(level))
+    return len({batch for batch, _, _ in taken})
+
+
+def moved_zones(connection: psycopg.Connection) -> list[str]:
+    """Count the days again of sites whose description has another zone by now; their names. Raises psycopg.Error."""
+    with connection.transaction():
+        _alone(connection)
+        moved = connection.execute(
+            "UPDATE rollup_zone z SET zone = zone_of(z.site) FROM site s"
+            " WHERE s.id = z.site AND z.zone <> zone_of(z.site) RETURNING z.site, s.name"
+        ).fetchall()
+        if moved:
+            sites = [site for site, _ in moved]
+            connection.execute(
+                "DELETE FROM rollup_day d USING point p WHERE p.id = d.point AND p.site = ANY(%s)", (sites,)
+            )
+            connection.execute(
+                "CREATE TEMPORARY TABLE fresh_quarter ON COMMIT DROP AS SELECT p.site, q.point, q.start"
+                " FROM rollup_quarter q JOIN point p ON p.id = q.point WHERE p.site = ANY(%s)",
+                (sites,),
+            )
+            connection.execute(_spans_of(_DAY, "quarter"))
+            connection.execute(_from_below(_DAY))
+    return [name for _, name in moved]
+
+
+def _alone(connection: psycopg.Connection) -> None:
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('energy.rollup', 0))")
+    # Everything here is few spans looked up in large tables. A hash join would read whole months instead.
+    connection.execute("SET LOCAL enable_hashjoin = off")
+    connection.execute("SET LOCAL enable_mergejoin = off")
+    # What is derived may be lost with a crash: its notes are then there again, too.
+    connection.execute("SET LOCAL synchronous_commit = off")
+
+
+def follow(conninfo: str, every: float, stop: threading.Event) -> None:
+    """Keep the rollups up to date until `stop`. A database that is away is waited for."""
+    trouble = Throttle(30.0)
+    notify("READY=1")
+    while not stop.is_set():
+        try:
+            with psycopg.connect(
+                conninfo, autocommit=True, connect_timeout=10, application_name="energy-rollup"
+            ) as connection:
+                for line in _rounds(connection, every, stop):
+                    log.info(line)
+        except psycopg.Error as error:
+            _say(trouble, error)
+            stop.wait(RETRY)
+    notify("STOPPING=1")
+
+
+def _say(trouble: Throttle, error: psycopg.Error) -> None:
+    text = " ".join(str(error).split())
+    if trouble(text) is not None:
+        log.error("ERR database: %s; retrying, nothing is lost", text)
+
+
+def _rounds(connection: psycopg.Connection, every: float, stop: threading.Event) -> Iterator[str]:
+    """Round after round; a line for what an operator may want to know."""
+    connection.execute("SET timezone = 'UTC'")
+    while not stop.is_set():
+        for site in moved_zones(connection):
+            yield f"the days of {site} are counted by another zone now"
+        since, batches = time.monotonic(), 0
+        while not stop.is_set() and (done := step(connection)):
+            batches += done
+            notify("WATCHDOG=1")
+        took = time.monotonic() - since
+        if took > every:
+            yield f"{batches} batches counted in {took:.0f} s"
+        notify("WATCHDOG=1")
+        stop.wait(every)
