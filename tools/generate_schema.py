@@ -17,8 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from plugins.module_utils.inventory import kinds, schema  # noqa: E402
-from plugins.module_utils.inventory.profiles import Profiles  # noqa: E402
+from plugins.module_utils.inventory import kinds, schema
+from plugins.module_utils.inventory.profiles import Profiles
 
 REFERENCE = ROOT / "docs" / "reference"
 BASE = "https://raw.githubusercontent.com/wattfleet/wattfleet/main/docs/reference/schema"

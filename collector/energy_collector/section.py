@@ -72,7 +72,7 @@ class Section:
         """A number from `low` to `high`."""
         value = self.take(key, kind, default)
         # mypy does not narrow by `type() in`, which keeps booleans out as isinstance would not.
-        if key in self.data and type(self.data[key]) in (int, float) and not low <= value <= high:  # type: ignore[operator]
+        if key in self.data and type(self.data[key]) in (int, float) and not low <= value <= high:  # type: ignore[operator]  # a number, as the line itself asks
             self.fault(key, f"{value} is not between {low:g} and {high:g}")
         return value
 

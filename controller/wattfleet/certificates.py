@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`wattfleet certificates`: every certificate that the fleet's authority has signed, and what is the matter with it.
 
-Reads the ledgers (docs/reference/certificate-ledger.md) and asks no host.
+Reads the ledgers (docs/reference/certificate-ledger.md, with vectors beside it) and asks no host.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -48,7 +49,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What was read: certificates, the authority's own, and lines that are torn."""
+    """What was read: certificates, the authority's own, and a sentence for each last line that is torn."""
 
     certificates: list[Certificate]
     authorities: list[Certificate]
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table; 0, or 1 where a line of a ledger is torn."""
+    """Print the table."""
     if not 0 < arguments.renew_at < 1:
         raise WattfleetError(f"--renew-at: found {arguments.renew_at}, a part of the life is between 0 and 1")
     folder = arguments.ca or State.of(arguments.lab).path / "ca"
@@ -97,13 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     else:
         show(ledger.authorities, certificates, everything=arguments.all)
-    for line in ledger.torn:
-        print(
-            f"wattfleet: torn line in a ledger: {line}\n  The power was cut while it was written, and its "
-            "certificate was never installed. Take the line out.",
-            file=sys.stderr,
-        )
-    return 1 if ledger.torn else 0
+    for message in ledger.torn:
+        print(f"wattfleet: {message}", file=sys.stderr)
+    return 0
 
 
 def read(folder: Path, now: datetime, renew_at: float = RENEW_AT) -> Ledger:
@@ -188,22 +185,37 @@ def _authorities(folder: Path, now: datetime) -> list[Certificate]:
 
 
 def _entries(path: Path, torn: list[str]) -> list[dict[str, Any]]:
-    """The entries of a ledger; lines that are none are added to `torn`."""
+    """The entries of a ledger; a sentence about a torn last line is added to `torn`. Raises WattfleetError."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open("rb") as ledger:
+            # Not while a playbook is in the middle of a line.
+            fcntl.flock(ledger, fcntl.LOCK_SH)
+            lines = ledger.read().split(b"\n")
     except FileNotFoundError:
         return []
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if isinstance(entry, dict):
+    for number, line in enumerate(lines, 1):
+        entry = _object(line)
+        shown = line[:80].decode(errors="replace")
+        if entry is not None:
             found.append(entry)
+        elif line and number == len(lines):
+            # What follows the last end of line is the only place where a power cut leaves a part of an entry.
+            torn.append(
+                f"{path}: the last line is torn and left out: {shown!r}. The power was cut while it was written, "
+                "before anything was done with it"
+            )
         elif line.strip():
-            torn.append(f"{path}, line {number}: {line}")
+            raise WattfleetError(f"{path}, line {number}: {shown!r} is no entry; put the line right first")
     return found
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _moment(text: str) -> datetime:

@@ -62,7 +62,7 @@ def run_playbook(
     removed afterwards. Does not raise for failed hosts: look at `ok` and `failures`.
     """
     private = BUILD / "runner" / playbook
-    shutil.rmtree(private, ignore_errors=True)
+    shutil.rmtree(private, ignore_errors=True)  # there is none unless a run was killed
     private.mkdir(parents=True, mode=0o700)
     log = BUILD / "runs" / f"{playbook}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def run_playbook(
                 quiet=True,
             )
         finally:
-            shutil.rmtree(private, ignore_errors=True)
+            shutil.rmtree(private, ignore_errors=True)  # what cannot go nobody else can read
     if run.status not in ("successful", "failed"):
         failures.append(Failure("controller", playbook, f"the run ended as '{run.status}', see {log}"))
     elif run.status == "failed" and not failures:

@@ -116,7 +116,7 @@ class BrokerLink:
 
     def start(self) -> None:
         # paho-mqtt leaves this constructor untyped.
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has no types here
         properties.SessionExpiryInterval = self._broker.session_expiry
         properties.ReceiveMaximum = self._in_flight
         properties.MaximumPacketSize = max(PACKET_ALLOWANCE * self._batch_bytes, 2 * MAX_STATUS)
@@ -128,7 +128,7 @@ class BrokerLink:
     def stop(self) -> None:
         """Leaves the session at the broker, which keeps what comes for us until it expires."""
         # paho-mqtt leaves this constructor untyped.
-        properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+        properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]  # paho has no types here
         properties.SessionExpiryInterval = self._broker.session_expiry
         self._client.disconnect(properties=properties)
         self._client.loop_stop()

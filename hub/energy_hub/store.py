@@ -318,7 +318,7 @@ class Store:
             self._copy("stage", columns)
             self.connection.execute(
                 # COLUMNS is a constant of this module: nothing from outside gets into the statement.
-                f"INSERT INTO reading ({', '.join(COLUMNS)}) SELECT {', '.join(COLUMNS)} FROM stage"  # noqa: S608
+                f"INSERT INTO reading ({', '.join(COLUMNS)}) SELECT {', '.join(COLUMNS)} FROM stage"  # noqa: S608  (columns of our own)
                 " ORDER BY point, time, batch ON CONFLICT (point, time) DO NOTHING"
             )
             self._record_conflicts(batches)

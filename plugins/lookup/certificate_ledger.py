@@ -10,7 +10,7 @@ short_description: Which certificate each name of the fleet uses
 version_added: 0.2.0
 description:
   - Reads the ledgers in the folder of the fleet's authority on the controller, and asks no host.
-  - Warns of lines that a power cut has torn, and leaves them out.
+  - Warns of a last line that a power cut has torn, and leaves it out. Any other line that is no entry is an error.
 options:
   _terms:
     description: The folder of the authority.
@@ -75,11 +75,9 @@ class LookupModule(LookupBase):
         for folder in terms:
             try:
                 found, torn = _ledger.in_use(Path(folder), self.get_option("names"))
-            except (KeyError, ValueError) as error:
-                raise AnsibleLookupError(
-                    f"{folder}: a ledger has an entry that is not complete: {error}"
-                ) from None
-            for line in torn:
-                Display().warning(f"torn line in a ledger, left out: {line}")
+            except ValueError as error:
+                raise AnsibleLookupError(str(error)) from None
+            for message in torn:
+                Display().warning(message)
             result += found
         return result

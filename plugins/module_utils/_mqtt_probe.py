@@ -18,7 +18,8 @@ _ASSIGNED_CLIENT_ID, _USER_PROPERTY = 0x12, 0x26
 _PROPERTY_SIZES = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
 _FAILURE = 0x80
 _LARGEST = 1 << 20
-# Section 2.4: those that a server says.
+# Section 2.4: those that a broker says. The collector has them as well, and the two are released apart;
+# tests/unit/modules/test_mqtt_tables.py holds both against paho's.
 REASONS = {
     0x00: "success",
     0x10: "no matching subscribers",
@@ -35,17 +36,27 @@ REASONS = {
     0x8A: "banned",
     0x8B: "server shutting down",
     0x8C: "bad authentication method",
+    0x8D: "keep alive timeout",
     0x8E: "session taken over",
     0x8F: "topic filter invalid",
     0x90: "topic name invalid",
+    0x91: "packet identifier in use",
+    0x93: "receive maximum exceeded",
+    0x94: "topic alias invalid",
     0x95: "packet too large",
+    0x96: "message rate too high",
     0x97: "quota exceeded",
+    0x98: "administrative action",
     0x99: "payload format invalid",
     0x9A: "retain not supported",
     0x9B: "QoS not supported",
     0x9C: "use another server",
     0x9D: "server moved",
+    0x9E: "shared subscription not supported",
     0x9F: "connection rate exceeded",
+    0xA0: "maximum connect time",
+    0xA1: "subscription identifiers not supported",
+    0xA2: "wildcard subscription not supported",
 }
 
 
@@ -97,7 +108,7 @@ def talk(
 
 def reason(code: int) -> str:
     """A reason code in words."""
-    return REASONS.get(code, f"reason code {code:#04x}")
+    return REASONS.get(code, f"reason code 0x{code:02X}")
 
 
 def _subscribe(connection: socket.socket, number: int, topic: str, delivered: set[str]) -> dict[str, t.Any]:

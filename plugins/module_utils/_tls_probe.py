@@ -9,6 +9,7 @@ import datetime as dt
 import errno
 import socket
 import ssl
+import struct
 import time
 import typing as t
 
@@ -51,8 +52,19 @@ _OS_CAUSES = {
     ),
     errno.EHOSTUNREACH: ("no_route", "nobody has this address, or a router says so: check address and link"),
     errno.ENETUNREACH: ("no_route", "this host has no route there: check its gateway and its routes"),
+    errno.EACCES: ("filtered", "a route or rule of this host forbids it: check its own firewall and routes"),
+    errno.EPERM: ("filtered", "a rule of this host forbids it: check its own firewall"),
     errno.ETIMEDOUT: ("timeout", "no answer: check address and link, and firewalls that drop without a word"),
 }
+# Linux, linux/in.h, linux/in6.h and linux/errqueue.h: Python names none of them before 3.14.
+_RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+_EXTENDED_ERROR = struct.Struct("=IBBBxII")
+_OFFENDER = {
+    2: (socket.AF_INET, slice(20, 24)),
+    3: (socket.AF_INET6, slice(24, 40)),
+}  # by origin: ICMP, ICMPv6
+# Type and code by which a filter says no: RFC 1812, section 5.2.7.1; RFC 4443, section 3.1.
+_PROHIBITED = {2: ((3, 9), (3, 10), (3, 13)), 3: ((1, 1), (1, 5))}
 _PATIENCE = 0.3  # s that a refusal may take to be written by the server, besides its way
 
 
@@ -144,18 +156,62 @@ def _shake_hands(
 def _connect(target: Target) -> socket.socket:
     peer = f"{target.host}:{target.port}"
     try:
-        return socket.create_connection((target.host, target.port), target.timeout)
+        addresses = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise ProbeError("unresolved", f"{target.host}: the name is not found ({error.strerror})") from None
     except UnicodeError:
         raise ProbeError("unresolved", f"{target.host!r} is no name and no address") from None
-    except TimeoutError:
-        raise ProbeError(
-            "timeout", f"{peer}: no connection within {target.timeout:g} s: {_OS_CAUSES[errno.ETIMEDOUT][1]}"
-        ) from None
-    except OSError as error:
-        cause, hint = _OS_CAUSES.get(error.errno or 0, ("no_route", "the system refuses to connect"))
-        raise ProbeError(cause, f"{peer}: {error.strerror or error}: {hint}") from None
+    failure = None
+    for family, kind, protocol, _, address in addresses:
+        try:
+            return _connect_to(socket.socket(family, kind, protocol), address, target.timeout)
+        except _FilteredError as error:
+            failure = ProbeError("filtered", f"{peer}: {error}")
+        except TimeoutError:
+            hint = _OS_CAUSES[errno.ETIMEDOUT][1]
+            failure = ProbeError("timeout", f"{peer}: no connection within {target.timeout:g} s: {hint}")
+        except OSError as error:
+            cause, hint = _OS_CAUSES.get(error.errno or 0, ("no_route", "the system refuses to connect"))
+            failure = ProbeError(cause, f"{peer}: {error.strerror or error}: {hint}")
+    raise failure or ProbeError("unresolved", f"{target.host}: the name has no address")
+
+
+class _FilteredError(Exception):
+    """A firewall has said no; the message says which."""
+
+
+def _connect_to(connection: socket.socket, address: t.Any, timeout: float) -> socket.socket:
+    level, option = _RECVERR[connection.family]
+    try:
+        connection.settimeout(timeout)
+        # The same error stands for an address that nobody has and for a firewall; what came by ICMP tells them apart.
+        connection.setsockopt(level, option, 1)
+        connection.connect(address)
+        # From here on an ICMP message of a moment is no reason to end the connection.
+        connection.setsockopt(level, option, 0)
+    except OSError:
+        offender = _prohibitor(connection)
+        connection.close()
+        if offender:
+            raise _FilteredError(
+                f"a firewall forbids it, and {offender} says so: check the rules there"
+            ) from None
+        raise
+    return connection
+
+
+def _prohibitor(connection: socket.socket) -> str:
+    """The address that has refused the connection administratively, or nothing."""
+    try:
+        messages = connection.recvmsg(1024, 1024, socket.MSG_ERRQUEUE)[1]
+    except OSError:
+        return ""  # no message has come
+    for _level, _kind, data in messages:
+        _errno, origin, kind, code, _info, _data = _EXTENDED_ERROR.unpack_from(data)
+        if (kind, code) in _PROHIBITED.get(origin, ()):
+            family, place = _OFFENDER[origin]
+            return socket.inet_ntop(family, data[place])
+    return ""
 
 
 def _context(target: Target) -> ssl.SSLContext:

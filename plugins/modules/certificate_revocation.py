@@ -16,6 +16,8 @@ description:
   - Runs on the controller, where the authority is. The entry alone refuses nobody, it takes effect with the next list,
     see M(wattfleet.energy.revocation_list).
   - Nothing is ever taken out of C(revoked.jsonl). A name that is to come back gets a new certificate.
+  - A last line that a power cut has torn is told as a warning and left out. Any other line that is no entry stops the
+    module, since a certificate that is overlooked stays valid.
 options:
   directory:
     description: Folder of the authority on the controller, with the ledger in C(issued/).
@@ -110,35 +112,33 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wattfleet.energy.plugins.module_utils import _ledger
 
 Entry = dict[str, Any]
+
+
+NEEDED = ("serial", "name", "not_after")
 
 
 class RefusedError(ValueError):
     """What was asked for cannot be done; the message says why, in one line."""
 
 
-def read(path: Path) -> list[Entry]:
-    """The entries of a ledger. A line that is none is an error: a certificate that is overlooked stays valid."""
-    if not path.exists():
-        return []
-    found: list[Entry] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            found.append({**entry, "serial": str(entry["serial"]).lower()})
-        except (ValueError, KeyError, TypeError):
-            raise RefusedError(
-                f"{path}, line {number}: {line[:80]!r} is no entry; put the line right first"
-            ) from None
-    return found
+def read(path: Path, torn: list[str]) -> list[Entry]:
+    """The entries of a ledger. Raises RefusedError."""
+    try:
+        found, bad = _ledger.read(path, NEEDED)
+    except _ledger.NoEntryError as error:
+        raise RefusedError(str(error)) from None
+    torn += bad
+    return [{**entry, "serial": str(entry["serial"]).lower()} for entry in found]
 
 
-def by_name(folder: Path, name: str) -> list[Entry]:
+def by_name(folder: Path, name: str, torn: list[str]) -> list[Entry]:
     """All certificates of a name. Raises RefusedError."""
     path = folder / "issued" / f"{name}.jsonl"
     if "/" not in name and path.is_file():
-        return read(path)
+        return read(path, torn)
     known = sorted(one.stem for one in (folder / "issued").glob("*.jsonl"))
     near = difflib.get_close_matches(name, known, 3, 0.6)
     raise RefusedError(
@@ -147,13 +147,13 @@ def by_name(folder: Path, name: str) -> list[Entry]:
     )
 
 
-def by_serial(folder: Path, serial: str) -> list[Entry]:
+def by_serial(folder: Path, serial: str, torn: list[str]) -> list[Entry]:
     """The certificate with a serial number. Raises RefusedError."""
     plain = re.sub(r"^(0x)?0*", "", serial.lower().replace(":", ""))
     if not re.fullmatch(r"[0-9a-f]{1,40}", plain):
         raise RefusedError(f"serial {serial!r}: up to 40 hexadecimal digits are expected")
     for path in sorted((folder / "issued").glob("*.jsonl")):
-        for entry in read(path):
+        for entry in read(path, torn):
             if entry["serial"] == plain:
                 return [entry]
     raise RefusedError(f"no certificate with the serial number {plain} is in the ledger of {folder}")
@@ -162,20 +162,6 @@ def by_serial(folder: Path, serial: str) -> list[Entry]:
 def expired(entry: Entry, now: datetime) -> bool:
     end = datetime.strptime(entry["not_after"], "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc)
     return end < now
-
-
-def append(path: Path, entries: list[Entry]) -> None:
-    """Add lines, on the disk when this returns; the caller holds the lock."""
-    text = "".join(json.dumps(entry) + "\n" for entry in entries)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def who_runs() -> str:
@@ -209,13 +195,14 @@ def main() -> None:
     folder = Path(module.params["directory"])
     path = folder / "revoked.jsonl"
     now = datetime.now(timezone.utc)
+    torn: list[str] = []
     try:
         name, serial = module.params["name"], module.params["serial"]
-        issued = by_name(folder, name) if name else by_serial(folder, serial)
+        issued = by_name(folder, name, torn) if name else by_serial(folder, serial, torn)
         lock = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            known = {entry["serial"] for entry in read(path)}
+            known = {entry["serial"] for entry in read(path, torn)}
             living = [entry for entry in issued if not expired(entry, now)]
             added = [
                 {
@@ -230,13 +217,15 @@ def main() -> None:
                 if entry["serial"] not in known
             ]
             if added and not module.check_mode:
-                append(path, added)
+                _ledger.append(path, added)
         finally:
             os.close(lock)
     except RefusedError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or path}: {error.strerror}")
+    for message in torn:
+        module.warn(message)
     module.exit_json(
         changed=bool(added),
         name=issued[0]["name"] if issued else name,

@@ -19,6 +19,10 @@ description:
   - The action plugin of the same name comes back over new connections and confirms the change. Without a confirmation,
     after a restart, a power cut, a step that fails, or a probe that does not pass any more, the host puts everything
     back and compares it with what was kept, until it is exactly as it was.
+  - A change after which the next boot would lack a way in is undone as well. The units of sshd, of the network and of
+    the firewall that a boot starts have to be started by the next one, nothing may be masked, and the default target
+    has to be the same, unless O(units) or O(files) say otherwise by name. The last unit that brings up sshd or the
+    network stays in any case.
   - What a step of the change needs longer than a confirmation can wait for does not belong in here; install packages
     before.
   - A change that an earlier run has left unconfirmed is undone first, with a warning.
@@ -423,7 +427,7 @@ def confirm(module: AnsibleModule, host: Host) -> None:
     except RefusedError as refusal:
         found = (
             ended(Store(host), engine.digest_of(module.params["nonce"]))
-            if refusal.kind in ("late", "probe")
+            if refusal.kind in ("late", "probe", "boot")
             else {}
         )
         module.fail_json(

@@ -158,7 +158,7 @@ LOOK = 0.25  # s between two looks at the connections
 HOLD = 2.0  # s that a new connection has to last: one that the broker refuses ends at once
 ESTABLISHED = "01"  # tcp_states.h
 # Causes of a probe that say nothing of the certificate: nobody has looked at it.
-UNREACHABLE = ("unresolved", "refused", "no_route", "timeout")
+UNREACHABLE = ("unresolved", "refused", "filtered", "no_route", "timeout")
 
 
 class NotProvenError(Exception):

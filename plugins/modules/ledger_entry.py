@@ -14,8 +14,8 @@ description:
   - A ledger is a file with one JSON object a line, which is only ever appended to.
   - The entry is on the disk when the module returns, so that a power cut afterwards loses nothing.
   - Writers of several runs wait for each other.
-  - Where a power cut has left a last line without its end, that line stays as it is and the entry begins a new
-    one. The module warns of it.
+  - Where a power cut has torn the last line, the entry takes its place, and the module warns of it. Nothing was done
+    with what it was about, since its writer never came back. A last line that lacks only its end is whole, and stays.
 attributes:
   check_mode:
     description: Says that an entry would be written, and writes none.
@@ -53,47 +53,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 torn:
-  description: The last line as it was found, when it had no end.
+  description: The beginning of the last line, when that was torn.
   returned: when there was one
   type: str
   sample: '{"name": "plant-a", "ser'
 """
 
-import fcntl
 import json
-import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wattfleet.energy.plugins.module_utils.durable_file import sync_folder
-
-TAIL = 65536  # bytes; an entry is below 1000
-
-
-def torn_line(ledger: int) -> str:
-    """The last line of an open ledger when it has no end, otherwise nothing."""
-    size = os.fstat(ledger).st_size
-    tail = os.pread(ledger, TAIL, max(0, size - TAIL))
-    return "" if not tail or tail.endswith(b"\n") else tail.rpartition(b"\n")[2].decode(errors="replace")
-
-
-def append(path: Path, entry: dict[str, object]) -> str:
-    """Append the entry durably; the torn line that was found before it."""
-    is_new = not path.exists()
-    ledger = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(ledger, fcntl.LOCK_EX)
-        torn = torn_line(ledger)
-        data = ("\n" if torn else "").encode() + json.dumps(entry).encode() + b"\n"
-        # A file system that is full may take a part of it.
-        while data:
-            data = data[os.write(ledger, data) :]
-        os.fsync(ledger)
-    finally:
-        os.close(ledger)
-    if is_new:
-        sync_folder(path.parent)
-    return torn
+from ansible_collections.wattfleet.energy.plugins.module_utils import _ledger
 
 
 def main() -> None:
@@ -108,13 +78,11 @@ def main() -> None:
     result = {"changed": True, "diff": {"before": "", "after": json.dumps(entry) + "\n"}}
     if not module.check_mode:
         try:
-            torn = append(Path(path), entry)
+            torn = _ledger.append(Path(path), [entry])
         except OSError as error:
             module.fail_json(msg=f"{path}: the ledger cannot be written: {error.strerror}")
         if torn:
-            module.warn(
-                f"{path}: the last line is torn and stays as it is, nothing was lost after it: {torn}"
-            )
+            module.warn(f"{path}: the last line was torn, and the new entry has taken its place: {torn!r}")
             result["torn"] = torn
     module.exit_json(**result)
 

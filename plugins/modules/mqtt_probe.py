@@ -238,9 +238,9 @@ failure:
         - V(time) (a certificate is not valid yet, or has expired, by this host's clock), V(chain) (not issued by a
           trusted authority), V(name) (issued for another name), V(version) (no TLS 1.3 in common),
           V(client_certificate) (refused, or missing), V(mqtt) (the broker refuses the session),
-          V(unresolved) (the name is not found), V(refused), V(no_route), V(timeout),
-          V(not_tls), V(handshake) and V(closed) (what answers ends the connection), V(files) (a file
-          on this host cannot be used).
+          V(unresolved) (the name is not found), V(refused), V(filtered) (a firewall on the way, or this host's own,
+          says no), V(no_route), V(timeout), V(not_tls), V(handshake) and V(closed) (what answers ends the
+          connection), V(files) (a file on this host cannot be used).
       returned: always
       type: str
       sample: time

@@ -117,7 +117,6 @@ lists:
 """
 
 import fcntl
-import json
 import os
 import traceback
 from dataclasses import dataclass
@@ -126,6 +125,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.wattfleet.energy.plugins.module_utils import _ledger
 from ansible_collections.wattfleet.energy.plugins.module_utils.durable_file import replace_file
 
 CRYPTOGRAPHY_ERROR = None
@@ -172,21 +172,22 @@ class Issuer:
     reason: str = ""
 
 
-def revoked_of(path: Path) -> list[Revoked]:
-    """The entries of revoked.jsonl, each serial number once, with its first entry. Raises UnusableError."""
+def revoked_of(path: Path) -> tuple[list[Revoked], list[str]]:
+    """The entries of revoked.jsonl, each serial number once, with its first entry; and a sentence where the last line
+    is torn. Raises UnusableError."""
     found: dict[int, Revoked] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for number, line in enumerate(lines, 1):
+    try:
+        entries, torn = _ledger.read(path, ("serial", "when", "reason"))
+    except _ledger.NoEntryError as error:
+        raise UnusableError(str(error)) from None
+    for entry in entries:
         try:
-            entry = json.loads(line)
             when = datetime.strptime(entry["when"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
             one = Revoked(int(entry["serial"], 16), when, entry["reason"])
-        except (ValueError, KeyError, TypeError):
-            raise UnusableError(
-                f"{path}, line {number}: {line[:80]!r} is no entry; put the line right first"
-            ) from None
+        except (ValueError, TypeError) as error:
+            raise UnusableError(f"{path}: {entry} is no entry: {error}") from None
         found.setdefault(one.serial, one)
-    return [found[serial] for serial in sorted(found)]
+    return [found[serial] for serial in sorted(found)], torn
 
 
 def lists_in(text: str) -> list[Any]:
@@ -353,7 +354,7 @@ def main() -> None:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             before = path.read_text(encoding="utf-8") if path.exists() else ""
-            wanted = revoked_of(Path(module.params["revoked"]))
+            wanted, torn = revoked_of(Path(module.params["revoked"]))
             issuers = issuers_of(module.params["issuers"], lists_in(before))
             renew(module, issuers, wanted, now)
             after = "".join(issuer.text for issuer in issuers)
@@ -365,6 +366,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}")
+    for message in torn:
+        module.warn(message)
     present = lists_in(after)
     module.exit_json(
         changed=after != before,

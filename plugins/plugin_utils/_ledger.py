@@ -1,41 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright: Wattfleet contributors
-"""The authority's ledgers, read: which certificate each name uses, and which of its others are still valid.
-
-The files are described in docs/reference/certificate-ledger.md.
-"""
+"""What the authority's ledgers say together: which certificate each name uses, and which of its others are valid."""
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from ansible_collections.wattfleet.energy.plugins.module_utils._ledger import Entry, read
 
 DAY = 86400.0
 
-Entry = dict[str, Any]
-
-
-def entries(path: Path) -> tuple[list[Entry], list[str]]:
-    """The entries of a ledger and the lines that are none: a power cut can tear the last one of its time."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return [], []
-    found: list[Entry] = []
-    torn: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if isinstance(entry, dict):
-            found.append(entry)
-        elif line.strip():
-            torn.append(f"{path}, line {number}: {line}")
-    return found, torn
+ISSUED = ("name", "host", "usage", "serial", "not_after")
 
 
 def moment(text: str) -> float:
@@ -48,14 +25,14 @@ def in_use(
 ) -> tuple[list[Entry], list[str]]:
     """For each name and usage the certificate in use: the one that was installed last, or the newest where none was."""
     now = time.time() if now is None else now
-    revoked, torn = entries(folder / "revoked.jsonl")
-    refused = {str(one.get("serial")) for one in revoked}
+    revoked, torn = read(folder / "revoked.jsonl", ["serial"])
+    refused = {str(one["serial"]) for one in revoked}
     result = []
     for path in sorted((folder / "issued").glob("*.jsonl")):
         if names and path.stem not in names:
             continue
-        issued, bad = entries(path)
-        installed, also_bad = entries(folder / "installed" / path.name)
+        issued, bad = read(path, ISSUED)
+        installed, also_bad = read(folder / "installed" / path.name, ["usage", "serial"])
         torn += bad + also_bad
         for usage in sorted({one["usage"] for one in issued}):
             of_usage = [one for one in issued if one["usage"] == usage]
@@ -65,7 +42,9 @@ def in_use(
             end = moment(used["not_after"])
             result.append(
                 {
-                    **{key: used[key] for key in ("name", "host", "usage", "serial", "issuer", "not_after")},
+                    **{key: used[key] for key in ISSUED},
+                    # Release 0.2.0 entered no issuer; that of its time is never the one of a change of today.
+                    "issuer": used.get("issuer", ""),
                     "installed": record.get("installed", ""),
                     "authorities": record.get("authorities", []),
                     "days_left": round((end - now) / DAY, 1),

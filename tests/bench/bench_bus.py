@@ -30,16 +30,16 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector")]
 
-from energy_collector.bus import Bus, BusError, ReadRegisters  # noqa: E402  (after the path)
-from energy_collector.clock import SourceClock  # noqa: E402
-from energy_collector.config import BusConfig, MeterConfig  # noqa: E402
-from energy_collector.journal import Faults  # noqa: E402
-from energy_collector.meters.meter import Meter, Poll, Stamp  # noqa: E402
-from energy_collector.polling.poller import PolledMeter, Poller  # noqa: E402
-from energy_collector.profiles import load  # noqa: E402
-from energy_collector.reading import Layout, Record, nulls  # noqa: E402
+from energy_collector.bus import Bus, BusError, ReadRegisters
+from energy_collector.clock import SourceClock
+from energy_collector.config import BusConfig, MeterConfig
+from energy_collector.journal import Faults
+from energy_collector.meters.meter import Meter, Poll, Stamp
+from energy_collector.polling.poller import PolledMeter, Poller
+from energy_collector.profiles import load
+from energy_collector.reading import Layout, Record, nulls
 
-from tests.unit.collector.modbus_peers import SerialGateway, mbap  # noqa: E402
+from tests.unit.collector.modbus_peers import SerialGateway, mbap
 
 REGISTERS = 100
 DEAD = 7

@@ -39,14 +39,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "lab")]
 
-from energy_collector import config, journal  # noqa: E402
-from energy_collector.batches import batch  # noqa: E402
-from energy_collector.delivery import identity, persistence  # noqa: E402
-from energy_collector.delivery.window import Delivery  # noqa: E402
-from energy_collector.storage.buffer import Buffer  # noqa: E402
+from energy_collector import config, journal
+from energy_collector.batches import batch
+from energy_collector.delivery import identity, persistence
+from energy_collector.delivery.window import Delivery
+from energy_collector.storage.buffer import Buffer
 
-from tests.bench.site_readings import SITE, SiteReadings, count  # noqa: E402
-from tests.unit.collector.collector_support import Authority, Broker, FakeHub, document  # noqa: E402
+from tests.bench.site_readings import SITE, SiteReadings, count
+from tests.unit.collector.collector_support import Authority, Broker, FakeHub, document
 
 INTERVAL = 10.0
 LIVE_INTERVAL = 2.0

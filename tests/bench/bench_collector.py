@@ -32,11 +32,11 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "hub")]
 
-from tests.bench.rig import cost  # noqa: E402  (a benchmark is started as a file)
-from tests.bench.rig.child import Child  # noqa: E402
-from tests.bench.rig.contenders import Collectd, Contender, Field, Ours, Prototype  # noqa: E402
-from tests.bench.rig.hub import Broker  # noqa: E402
-from tests.unit.collector.collector_support import free_port  # noqa: E402
+from tests.bench.rig import cost
+from tests.bench.rig.child import Child
+from tests.bench.rig.contenders import Collectd, Contender, Field, Ours, Prototype
+from tests.bench.rig.hub import Broker
+from tests.unit.collector.collector_support import free_port
 
 UNITS = 32
 # A contender has come to its pace when a second brought so much of what is due; it gets so long for that, and then a

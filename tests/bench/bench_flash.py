@@ -30,7 +30,7 @@ from energy_collector.storage.buffer import Buffer
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench.loopfs import LoopFs  # noqa: E402  (the root has to be on the path first)
+from tests.bench.loopfs import LoopFs
 
 BLOCK = 4096
 # Where the header of the write-ahead log counts how often it has begun anew.

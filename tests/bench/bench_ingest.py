@@ -35,19 +35,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "hub")]
 
-import psycopg  # noqa: E402  (a benchmark is started as a file)
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402
-from cryptography.hazmat.primitives.hashes import SHA256  # noqa: E402
-from energy_hub import rollup  # noqa: E402
-from energy_hub.batch import Series  # noqa: E402
-from energy_hub.pipeline import examine  # noqa: E402
-from energy_hub.rows import COLUMNS, Columns  # noqa: E402
-from energy_hub.store import Signed, Store  # noqa: E402
-from energy_hub.trust import TrustedKey  # noqa: E402
+import psycopg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from energy_hub import rollup
+from energy_hub.batch import Series
+from energy_hub.pipeline import examine
+from energy_hub.rows import COLUMNS, Columns
+from energy_hub.store import Signed, Store
+from energy_hub.trust import TrustedKey
 
-from tests.fault.rig.database import Database  # noqa: E402
-from tests.unit.hub.authority import Authority  # noqa: E402
-from tests.unit.hub.writer import Gateway, Reading  # noqa: E402
+from tests.fault.rig.database import Database
+from tests.unit.hub.authority import Authority
+from tests.unit.hub.writer import Gateway, Reading
 
 SITES, POINTS, TIMES = 20, 100, 10  # a batch has POINTS x TIMES readings
 ROWS = POINTS * TIMES

@@ -63,7 +63,7 @@ def whole(folder: Path, count: int) -> dict[str, float]:
     started = time.perf_counter()
     planned(ledger, sites, SETTINGS)
     arm = Timed(fleet)
-    driver = Driver(ledger, NAME, arm, "bench")  # type: ignore[arg-type]
+    driver = Driver(ledger, NAME, arm, "bench")  # type: ignore[arg-type]  # a simulated arm
     fleet.now = START
     turns, resumed, halfway = 0, 0.0, False
     while True:
@@ -76,7 +76,7 @@ def whole(folder: Path, count: int) -> dict[str, float]:
             halfway = True
             before = time.perf_counter()
             again = Ledger(folder / "ledger.db")
-            Driver(again, NAME, arm, "bench").turn(fleet.now)  # type: ignore[arg-type]
+            Driver(again, NAME, arm, "bench").turn(fleet.now)  # type: ignore[arg-type]  # a simulated arm
             again.close()
             resumed = time.perf_counter() - before
     seconds = time.perf_counter() - started - arm.seconds

@@ -35,10 +35,10 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "hub")]
 
-from tests.bench.rig.child import Child  # noqa: E402  (a benchmark is started as a file)
-from tests.bench.rig.contenders import Contender, Field, GatewayOnly, Peer  # noqa: E402
-from tests.bench.rig.hub import Broker  # noqa: E402
-from tests.unit.collector.collector_support import free_port  # noqa: E402
+from tests.bench.rig.child import Child
+from tests.bench.rig.contenders import Contender, Field, GatewayOnly, Peer
+from tests.bench.rig.hub import Broker
+from tests.unit.collector.collector_support import free_port
 
 DEAD_UNIT = 7
 FIRST = 10

@@ -39,7 +39,7 @@ def points(count: int, kind: str, low: bool = False, **more: object) -> list[Poi
     size = 2 if kind.endswith("32") else 1
     order = Order(low_word_first=low)
     return [
-        Point(f"p{index}", "V", index * size, kind, 1, scale=0.1, order=order, **more)  # type: ignore[arg-type]
+        Point(f"p{index}", "V", index * size, kind, 1, scale=0.1, order=order, **more)  # type: ignore[arg-type]  # arguments of several types
         for index in range(count)
     ]
 
@@ -98,7 +98,7 @@ def theirs(found: Sequence[Point]) -> Callable[[bytes], Sequence[float]]:
         registers = response.registers
         return [
             round(
-                Client.convert_from_registers(registers[first:last], kind, word_order=order) * scale,  # type: ignore[arg-type, operator]
+                Client.convert_from_registers(registers[first:last], kind, word_order=order) * scale,  # type: ignore[arg-type, operator]  # one register or several, all numbers
                 decimals,
             )
             for first, last, kind, order, scale, decimals in about

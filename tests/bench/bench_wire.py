@@ -38,12 +38,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "lab")]
 
-from energy_collector.batches import batch  # noqa: E402  (a benchmark is started as a file)
-from energy_collector.storage.buffer import Buffer  # noqa: E402
+from energy_collector.batches import batch
+from energy_collector.storage.buffer import Buffer
 
-from tests.bench.site_readings import SITE, SiteReadings, count  # noqa: E402
-from tests.bench.wire_peers import TOPIC, Polls, Sparkplug, influx, telegraf_json  # noqa: E402
-from tests.unit.collector.collector_support import Authority, document  # noqa: E402
+from tests.bench.site_readings import SITE, SiteReadings, count
+from tests.bench.wire_peers import TOPIC, Polls, Sparkplug, influx, telegraf_json
+from tests.unit.collector.collector_support import Authority, document
 
 HUB, GATEWAY = "wfbench-hub", "wfbench-site"
 HUB_ADDRESS, GATEWAY_ADDRESS = "10.99.7.1", "10.99.7.2"
@@ -202,7 +202,7 @@ def ours(folder: Path, polls: int, batches: int, pause: float) -> tuple[Traffic,
         before = traffic()
         for at, minute in enumerate(minutes[2:], 2):
             append(buffer, minute, pause)
-            wait_until(lambda at=at: number(got) == at, "a batch is delivered")  # type: ignore[misc]
+            wait_until(lambda at=at: number(got) == at, "a batch is delivered")  # type: ignore[misc]  # mypy does not infer a lambda with a default
         wait_until(lambda: buffer.state().batches == 0, "all is acknowledged")
         time.sleep(1)
         return traffic().since(before), sum(count(minute) for minute in minutes[1:-1])
@@ -235,7 +235,7 @@ def theirs(
             path.write_bytes(encode(minute))
             sender.stdin.write(f"{topic} {path}\n".encode())
             sender.stdin.flush()
-            wait_until(lambda index=index: number(sent) == index + 1, "a message is sent")  # type: ignore[misc]
+            wait_until(lambda index=index: number(sent) == index + 1, "a message is sent")  # type: ignore[misc]  # mypy does not infer a lambda with a default
             time.sleep(PACE / 3)
             if not index:
                 before = traffic()

@@ -32,16 +32,16 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "collector")]
 
-from energy_collector import profiles  # noqa: E402  (after the path)
-from energy_collector.bus import Bus, BusError  # noqa: E402
-from energy_collector.bus.bus import Answer  # noqa: E402
-from energy_collector.bus.errors import BadFrameError, ExceptionAnswerError, TimedOutError  # noqa: E402
-from energy_collector.bus.framing import Exchange, Framing, RtuFraming, TcpFraming  # noqa: E402
-from energy_collector.bus.requests import ReadRegisters, Request  # noqa: E402
-from energy_collector.bus.unit import Unit  # noqa: E402
-from energy_collector.config import BusConfig, MeterConfig  # noqa: E402
-from energy_collector.meters.making import make  # noqa: E402
-from pymodbus.framer import FramerRTU  # noqa: E402
+from energy_collector import profiles
+from energy_collector.bus import Bus, BusError
+from energy_collector.bus.bus import Answer
+from energy_collector.bus.errors import BadFrameError, ExceptionAnswerError, TimedOutError
+from energy_collector.bus.framing import Exchange, Framing, RtuFraming, TcpFraming
+from energy_collector.bus.requests import ReadRegisters, Request
+from energy_collector.bus.unit import Unit
+from energy_collector.config import BusConfig, MeterConfig
+from energy_collector.meters.making import make
+from pymodbus.framer import FramerRTU
 
 UNIT, NEIGHBOUR = 17, 18
 Mutation = Callable[[random.Random, bytes], bytes]

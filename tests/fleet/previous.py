@@ -36,7 +36,7 @@ class Release:
 
     def take_out(self) -> None:
         """Its tree, with its releases of collector and hub built from its own sources and locks."""
-        shutil.rmtree(self.tree, ignore_errors=True)
+        shutil.rmtree(self.tree, ignore_errors=True)  # there is none the first time
         self.tree.mkdir(parents=True)
         archive = subprocess.run(
             ["git", "-C", str(ROOT), "archive", self.commit], capture_output=True, check=True

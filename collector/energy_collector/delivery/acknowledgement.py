@@ -27,7 +27,7 @@ def parse(payload: bytes) -> Acknowledgement:
     stream, ranges = data.get("stream"), data.get("ranges", [])
     if not isinstance(stream, str) or not isinstance(ranges, list):
         # One kind of error for all that is wrong with a payload: the caller reports it in one place.
-        raise ValueError("stream or ranges has the wrong type")  # noqa: TRY004
+        raise ValueError("stream or ranges has the wrong type")  # noqa: TRY004  (as above)
     watermark = data.get("watermark")
     if not isinstance(watermark, int) or not _is_count(watermark):
         raise ValueError(f"{watermark!r} is not a watermark")

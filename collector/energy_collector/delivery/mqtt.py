@@ -30,7 +30,8 @@ CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONN
 MAX_PACKET = 1 << 20
 FAILURE = 0x80
 
-# Section 2.4, those that a broker sends to us.
+# Section 2.4, the failures that a broker tells a client. The module mqtt_probe has them as well: it runs where no
+# collector does. tests/unit/modules/test_mqtt_tables.py holds both against paho's.
 REASONS = {
     0x80: "unspecified error",
     0x81: "malformed packet",
@@ -49,6 +50,7 @@ REASONS = {
     0x8E: "session taken over",
     0x8F: "topic filter invalid",
     0x90: "topic name invalid",
+    0x91: "packet identifier in use",
     0x93: "receive maximum exceeded",
     0x94: "topic alias invalid",
     0x95: "packet too large",
@@ -60,7 +62,11 @@ REASONS = {
     0x9B: "QoS not supported",
     0x9C: "use another server",
     0x9D: "server moved",
+    0x9E: "shared subscription not supported",
     0x9F: "connection rate exceeded",
+    0xA0: "maximum connect time",
+    0xA1: "subscription identifiers not supported",
+    0xA2: "wildcard subscription not supported",
 }
 
 # Section 2.2.2.2: the sizes of property values by identifier; -1 a string or binary, -2 a pair of strings,

@@ -214,7 +214,7 @@ class Ledger:
                 (rollout, site),
             )
         else:
-            query, keys = "SELECT state, since, data FROM rollout WHERE name = ?", (rollout,)  # type: ignore[assignment]
+            query, keys = "SELECT state, since, data FROM rollout WHERE name = ?", (rollout,)  # type: ignore[assignment]  # a tuple of another length
         row = self._database.execute(query, keys).fetchone()
         return Record(row[0], row[1], json.loads(row[2])) if row else None
 

@@ -89,7 +89,7 @@ class Faults:
             left=None if count is None else int(count),
             # The same faults in the same order meet the same requests.
             # Seeded on purpose: a noisy line has to be the same in every run.
-            random=Random(number),  # noqa: S311
+            random=Random(number),  # noqa: S311  (repeatable, not secret)
         )
         if "channel" in settings:
             fault.channel = _channel(request)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-watch: Callable[[str, Path], None] = lambda _step, _path: None  # noqa: E731
+watch: Callable[[str, Path], None] = lambda _step, _path: None  # noqa: E731  (a place for the tests' own)
 
 
 def sync_file(path: Path) -> None:

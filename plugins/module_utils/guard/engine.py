@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import durable, entries, manager, originals, probes, snapshot, sysctls, timer, units
+from . import durable, entries, manager, originals, probes, snapshot, sysctls, timer, units, ways
 from .change import STAGED, Change
 from .errors import GuardError, RefusedError, StepError
 from .host import Host
@@ -79,7 +79,7 @@ def begin(host: Host, change: Change, digest: str, wait: float) -> dict[str, Any
             record = _prepare(host, store, change, digest, wait)
             timer.arm(host, record["deadline"])
         except BaseException:
-            shutil.rmtree(store.new, ignore_errors=True)
+            shutil.rmtree(store.new, ignore_errors=True)  # the error that led here is the one to tell
             raise
         durable.rename(store.new, store.pending)
         host.say(f"{change.subject} {record['id']}: begun; undone in {wait:g} s unless it is confirmed")
@@ -94,6 +94,9 @@ def _prepare(host: Host, store: Store, change: Change, digest: str, wait: float)
     staged = _stage(store, change)
     _check(host, store, change, staged)
     was, contents = originals.take(host, store, change) if change.revert else snapshot.take(host, change)
+    refusal = ways.refusal(change, was["ways"])
+    if refusal:
+        raise GuardError(refusal)
     for item, entry in change.differing_files(host):
         if entry["type"] == "file":
             contents[entry["sha256"]] = item["content"].encode()
@@ -277,11 +280,22 @@ def _admit(
     passed = probes.passing(record["probes"])
     lost = [probes.name_of(probe) for probe in record["probes"] if probe not in passed]
     if lost:
-        reason = f"{', '.join(lost)} answered before the change and does not any more"
-        store.set_phase("restoring", reason=reason)
-        host.run(["systemctl", "start", "--no-block", RESTORE])
-        raise RefusedError("probe", f"{reason}; the change is undone")
+        raise _undoing(
+            host, store, "probe", f"{', '.join(lost)} answered before the change and does not any more"
+        )
+    lost = ways.lost(host, Change.from_dict(record["change"]), store.snapshot(), snapshot.unit_links(host))
+    if lost:
+        raise _undoing(
+            host, store, "boot", f"the next boot would lack a way in that it had before: {', '.join(lost)}"
+        )
     return record
+
+
+def _undoing(host: Host, store: Store, kind: str, reason: str) -> RefusedError:
+    """Have a change undone that works, but not as it has to; the refusal of its confirmation."""
+    store.set_phase("restoring", reason=reason)
+    host.run(["systemctl", "start", "--no-block", RESTORE])
+    return RefusedError(kind, f"{reason}; the change is undone")
 
 
 def _refusal_of_other(store: Store, record: dict[str, Any] | None, digest: str) -> RefusedError:

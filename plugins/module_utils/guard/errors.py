@@ -19,8 +19,8 @@ class StepError(Exception):
 
 
 class RefusedError(Exception):
-    """A confirmation that confirms nothing. `kind`: no_nonce, wrong_nonce, late, twice, nothing, early, old_connection
-    or probe; `outcome` is what has become of the change that it was meant for, as far as that is known."""
+    """A confirmation that confirms nothing. `kind`: no_nonce, wrong_nonce, late, twice, nothing, early, old_connection,
+    probe or boot; `outcome` is what has become of the change that it was meant for, as far as that is known."""
 
     def __init__(self, kind: str, message: str, outcome: str | None = None) -> None:
         super().__init__(message)

@@ -9,53 +9,14 @@ import sys
 import zipfile
 from types import ModuleType
 
-from . import (
-    change,
-    durable,
-    engine,
-    entries,
-    errors,
-    host,
-    kernel,
-    manager,
-    network,
-    originals,
-    peer,
-    probes,
-    program,
-    snapshot,
-    store,
-    sysctls,
-    tables,
-    timer,
-    units,
-)
+from . import durable, engine, errors, host, program, store, units
 
 PROGRAM = "/usr/local/lib/energy-guard/energy-guard.pyz"
 PACKAGE = "energy_guard"
 BOOT = "energy-guard-boot.service"
-# The files that the program is made of. They are imported here so that Ansible ships them with the module.
-PARTS: tuple[ModuleType, ...] = (
-    change,
-    durable,
-    engine,
-    entries,
-    errors,
-    host,
-    kernel,
-    manager,
-    network,
-    originals,
-    peer,
-    probes,
-    program,
-    snapshot,
-    store,
-    sysctls,
-    tables,
-    timer,
-    units,
-)
+# What of this package runs in a module only. The program is made of the rest: of all that importing it has brought
+# here, and so of what Ansible has shipped with the module.
+NOT_PARTS = ("embed", "install")
 MAIN = f"import sys\n\nfrom {PACKAGE}.program import main\n\nsys.exit(main())\n"
 
 COMMON = """Type=oneshot
@@ -91,8 +52,9 @@ DefaultDependencies=no
 ConditionPathExists={base}/pending
 RequiresMountsFor={base} /etc
 After=local-fs.target systemd-remount-fs.service
+# What waits for sysinit.target, as sshd and NetworkManager do, need not be named. sshd.service, an alias on Debian,
+# must not be: see at_boot() in units.py.
 Before=sysinit.target systemd-sysctl.service network-pre.target nftables.service energy-firewall.service
-Before=NetworkManager.service ssh.service sshd.service ssh.socket fail2ban.service
 Conflicts=shutdown.target
 Before=shutdown.target
 OnFailure={restore}
@@ -133,12 +95,22 @@ TimeoutStopSec=5
 """
 
 
+def parts() -> list[ModuleType]:
+    """The modules that the program is made of."""
+    package = program.__name__.rpartition(".")[0]
+    return [
+        module
+        for name, module in sorted(sys.modules.items())
+        if name.rpartition(".")[0] == package and name.rpartition(".")[2] not in NOT_PARTS
+    ]
+
+
 def archive() -> bytes:
     """The program as one file, the same bytes for the same sources."""
     files = {"__main__.py": MAIN, f"{PACKAGE}/__init__.py": ""}
-    for part in PARTS:
+    for part in parts():
         spec = part.__spec__
-        source = spec.loader.get_source(part.__name__) if spec and spec.loader else None  # type: ignore[attr-defined]
+        source = spec.loader.get_source(part.__name__) if spec and spec.loader else None  # type: ignore[attr-defined]  # Ansible's loader has get_source, the protocol does not
         if source is None:
             raise errors.GuardError(f"the source of {part.__name__} cannot be read; nothing is changed")
         files[f"{PACKAGE}/{part.__name__.rpartition('.')[2]}.py"] = source

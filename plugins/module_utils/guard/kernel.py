@@ -46,6 +46,9 @@ RULE_WORDS = {
 NOT_KEPT = ("mtu", "stable_secret")
 # Routes and addresses of these come and go with what routers announce; nobody can hold on to them.
 ANNOUNCED = ("ra", "redirect")
+# Modems: what they carry gets its address from the network, whatever the kernel calls it.
+MODEMS = ("ww", "ppp")
+FOR_EVER = 2**32 - 1
 
 
 def _ask(host: Host, *arguments: str) -> list[dict[str, Any]]:
@@ -58,17 +61,27 @@ def _ask(host: Host, *arguments: str) -> list[dict[str, Any]]:
 def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for info in link.get("addr_info", []):
-        if info.get("scope") != "global" or info.get("temporary"):
-            continue
-        if info["family"] == "inet6" and (info.get("dynamic") or info.get("mngtmpaddr")):
+        scope = info.get("scope")
+        if info["family"] == "inet6" and (
+            # The kernel makes the first, a router the others.
+            scope == "link" or any(info.get(key) for key in ("temporary", "dynamic", "mngtmpaddr"))
+        ):
             continue
         address = {"family": info["family"], "local": info["local"], "prefix": info["prefixlen"]}
+        if scope not in ("global", None):
+            address["scope"] = scope
         for key in ("address", "broadcast", "label"):
             if info.get(key):
                 address[key] = info[key]
         address["noprefixroute"] = bool(info.get("noprefixroute"))
+        if info.get("dynamic") or link["ifname"].startswith(MODEMS):
+            address["leased"] = True
         found.append(address)
     return found
+
+
+def _leased(link: dict[str, Any]) -> set[str]:
+    return {address["local"] for address in link["addresses"] if address.get("leased")}
 
 
 def _routes(host: Host, family: str) -> list[dict[str, Any]]:
@@ -99,15 +112,20 @@ def _rules(host: Host, family: str) -> list[dict[str, Any]]:
 def _settings(host: Host, name: str) -> dict[str, str | None]:
     """The settings of a link. With an MTU below 1280 the kernel forgets those of IPv6, and then begins with its own."""
     found = []
-    for family in ("ipv4", "ipv6"):
-        folder = host.at(f"/proc/sys/net/{family}/conf/{name}")
-        if folder.is_dir():
-            found += [f"net/{family}/conf/{name}/{path.name}" for path in sorted(folder.iterdir())]
+    for folder in (
+        f"net/{family}/{kind}/{name}" for family in ("ipv4", "ipv6") for kind in ("conf", "neigh")
+    ):
+        place = host.at(f"/proc/sys/{folder}")
+        if place.is_dir():
+            found += [f"{folder}/{path.name}" for path in sorted(place.iterdir())]
     return sysctls.look(host, [key for key in found if key.rpartition("/")[2] not in NOT_KEPT])
 
 
 def look(host: Host) -> dict[str, Any]:
-    """Links with MTU, state, settings and addresses, and all routes and rules."""
+    """Links with MTU, state, settings and addresses, and all routes and rules.
+
+    The loopback is a link like any other: `nmcli networking off` changes its settings and its ::1 as well.
+    """
     links = {}
     for item in _ask(host, "-details", "address", "show"):
         links[item["ifname"]] = {
@@ -115,9 +133,14 @@ def look(host: Host) -> dict[str, Any]:
             "mtu": item["mtu"],
             "kind": item.get("linkinfo", {}).get("info_kind", ""),
             "addresses": _addresses(item),
+            # How long an address from a DHCP server is ours, in seconds.
+            "leases": {
+                info["local"]: info["valid_life_time"]
+                for info in item.get("addr_info", [])
+                if info.get("valid_life_time", FOR_EVER) != FOR_EVER
+            },
             "settings": _settings(host, item["ifname"]),
         }
-    links.pop("lo", None)
     return {
         "links": links,
         "routes": _routes(host, "-4") + _routes(host, "-6"),
@@ -146,9 +169,59 @@ def _relevant(routes: list[dict[str, Any]], links: dict[str, Any]) -> list[dict[
     return [route for route in routes if route.get("dev") is None or route["dev"] in links]
 
 
+def _without_leases(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A state without the addresses that some links have from elsewhere, and without the routes that go with them."""
+    links = dict(state["links"])
+    leased: dict[str, set[str]] = {}
+    for name in names:
+        leased[name] = _leased(links[name])
+        own = [address for address in links[name]["addresses"] if not address.get("leased")]
+        links[name] = {**links[name], "addresses": own}
+
+    def goes_with(route: dict[str, Any]) -> bool:
+        device = route.get("dev", "")
+        return device in leased and (
+            route.get("protocol") == "dhcp"
+            or route.get("prefsrc") in leased[device]
+            or device.startswith(MODEMS)
+        )
+
+    routes = [route for route in state["routes"] if not goes_with(route)]
+    return {**state, "links": links, "routes": routes}
+
+
+def _comparable(host: Host, was: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state as it was and as it is, without what nobody here can put back.
+
+    A link that had its address from a DHCP server or a mobile network, and has another one from there now, is as it
+    was. The old one may be somebody else's by now.
+    """
+    found = look(host)
+    # Whoever has made these takes them away as well: a container that ends, a modem that is reset.
+    ended = [
+        name
+        for name, link in was["links"].items()
+        if name not in found["links"] and all(address.get("leased") for address in link["addresses"])
+    ]
+    was = {
+        **was,
+        "links": {name: link for name, link in was["links"].items() if name not in ended},
+        "routes": [route for route in was["routes"] if route.get("dev") not in ended],
+    }
+    moved = [
+        name
+        for name, link in was["links"].items()
+        if _leased(link)
+        and name in found["links"]
+        and _leased(found["links"][name]) not in (set(), _leased(link))
+    ]
+    return _without_leases(was, moved), _without_leases(found, moved)
+
+
 def differences(host: Host, was: dict[str, Any]) -> list[str]:
     """Where the kernel's state is not what it was."""
-    found, lines = look(host), []
+    was, found = _comparable(host, was)
+    lines = []
     for name, link in was["links"].items():
         now = found["links"].get(name)
         if now is None:
@@ -184,14 +257,16 @@ def _rule_words(rule: dict[str, Any]) -> list[str]:
     return words
 
 
-def _address_words(address: dict[str, Any], device: str) -> list[str]:
+def _address_words(address: dict[str, Any], device: str, valid: int | None) -> list[str]:
     words = [f"{address['local']}/{address['prefix']}"]
     if "address" in address:
         words = [address["local"], "peer", f"{address['address']}/{address['prefix']}"]
-    for key in ("broadcast", "label"):
+    for key in ("broadcast", "label", "scope"):
         if key in address and address["family"] == "inet":
             words += [key, address[key]]
-    return [*words, "dev", device, *(["noprefixroute"] if address["noprefixroute"] else [])]
+    words += ["dev", device, *(["noprefixroute"] if address["noprefixroute"] else [])]
+    # What was lent ends by itself, unless NetworkManager prolongs it.
+    return words if valid is None else [*words, "valid_lft", str(valid), "preferred_lft", str(valid)]
 
 
 def _hop_words(hop: dict[str, Any]) -> list[str]:
@@ -233,7 +308,8 @@ def put_back(host: Host, was: dict[str, Any]) -> None:
     def ip(*arguments: str) -> None:
         host.run(["ip", *arguments], timeout=TIMEOUT)
 
-    found = look(host)
+    whole = was
+    was, found = _comparable(host, whole)
     for name, link in was["links"].items():
         now = found["links"].get(name)
         if now is None:
@@ -246,11 +322,12 @@ def put_back(host: Host, was: dict[str, Any]) -> None:
         for address in _missing(now["addresses"], link["addresses"]):
             ip("address", "del", f"{address['local']}/{address['prefix']}", "dev", name)
         for address in _missing(link["addresses"], look(host)["links"].get(name, link)["addresses"]):
-            ip("address", "replace", *_address_words(address, name))
+            ip("address", "replace", *_address_words(address, name, link["leases"].get(address["local"])))
         if now["up"] and not link["up"]:
             ip("link", "set", "dev", name, "down")
     # A link that came up has brought routes of its own, so look again.
-    routes = _relevant(look(host)["routes"], was["links"])
+    was, found = _comparable(host, whole)
+    routes = _relevant(found["routes"], was["links"])
     for route in _missing(routes, was["routes"]):
         words = [word for word in _route_words(route) if word != "onlink"]
         ip(words[0], "route", "del", *words[3:])

@@ -25,7 +25,8 @@ def _own(change: Change, was: dict[str, Any]) -> dict[str, Any]:
         "entries": own,
         "directories": [],
         "links": None,
-        "units": was["units"],
+        # The ways in, which are kept with every change, are nothing of this subject's.
+        "units": {name: state for name, state in was["units"].items() if name in change.kept_units},
         "unit_links": {
             name: entry for name, entry in (was["links"] or {}).items() if entry["type"] == "link"
         },

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import durable, entries, manager, network, sysctls, tables, units
+from . import durable, entries, manager, network, sysctls, tables, units, ways
 from .change import Change
 from .errors import GuardError
 from .host import Host
@@ -20,6 +20,7 @@ from .host import Host
 LARGEST = 64 * 1024 * 1024
 SYSTEMD = ("/etc/systemd/", "/run/systemd/", "/usr/lib/systemd/", "/lib/systemd/", "/usr/local/lib/systemd/")
 RUNLEVELS = tuple(f"/etc/rc{level}.d" for level in "0123456S")
+RUNTIME = "/run/systemd/system"
 Tell = Callable[[str], None]
 
 
@@ -44,7 +45,9 @@ def _unit_links(host: Host) -> list[Path]:
     found = [path for base in RUNLEVELS for path in sorted(host.at(base).glob("[SK]*")) if path.is_symlink()]
     base = host.at(units.LINKS)
     below = entries.walk(base) if base.is_dir() else []
-    return found + [path for path in below if path.is_symlink() or (path.is_dir() and _holds_links(path))]
+    found += [path for path in below if path.is_symlink() or (path.is_dir() and _holds_links(path))]
+    # `systemctl mask --runtime`.
+    return found + [path for path in sorted(host.at(RUNTIME).glob("*")) if path.is_symlink()]
 
 
 def _holds_links(directory: Path) -> bool:
@@ -84,10 +87,13 @@ def take(
         raise GuardError(
             f"what would have to be kept is larger than {LARGEST // 1024**2} MiB; nothing is changed"
         )
-    names = change.kept_units
+    # The ways in are kept whatever is changed: commands can do to them what no change names.
+    coming = ways.look(host)
+    names = list(dict.fromkeys([*change.kept_units, *coming]))
     return {
         "entries": found,
         "directories": change.directories,
+        "ways": coming,
         "links": unit_links(host) if names else None,
         "units": units.look(host, names),
         "sysctls": sysctls.look(host, change.kept_sysctls),
@@ -113,7 +119,8 @@ def _appeared(host: Host, was: dict[str, Any], *, boot: bool) -> list[Path]:
     ]
     if was["links"] is not None:
         known = was["links"].keys() | was["entries"].keys()
-        found += [path for path in _unit_links(host) if _name(host, path) not in known]
+        appeared = [(_name(host, path), path) for path in _unit_links(host)]
+        found += [path for name, path in appeared if name not in known and not (boot and _lost_at_boot(name))]
     return found
 
 

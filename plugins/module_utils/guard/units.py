@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 from .errors import GuardError, StepError
@@ -35,6 +38,18 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
             "enabled": words.get("UnitFileState", ""),
         }
     return states
+
+
+def at_boot(host: Host, names: list[str]) -> dict[str, str]:
+    """What the next boot makes of units that are installed, by their files.
+
+    systemd is not asked for the units themselves: it would load each, and an alias that is gone as a unit of its own.
+    If that is there when the alias is back, the next daemon-reload may forget that the real unit runs (systemd 252, on
+    every second boot). A unit that orders itself by the alias does the same.
+    """
+    done = host.run(["systemctl", "list-unit-files", "--no-legend", "--plain", "--", *names])
+    found = [line.split() for line in done.out.splitlines()]
+    return {words[0]: words[1] for words in found if len(words) > 1}
 
 
 def is_active(state: dict[str, str]) -> bool:
@@ -134,10 +149,43 @@ def put_back(host: Host, states: dict[str, dict[str, str]]) -> None:
     found = look(host, list(states))
     for name, state in states.items():
         if is_active(state) and not is_active(found[name]):
+            _end_left_over(host, name)
             host.run(["systemctl", "reset-failed", "--", name])
             host.run(["systemctl", "start", "--no-block", "--", name])
         elif is_active(found[name]) and not is_active(state):
             host.run(["systemctl", "stop", "--no-block", "--", name])
+
+
+def _left_over(host: Host, name: str) -> list[int]:
+    """Processes of a unit that systemd has started, as far as they are nobody's children. Sessions are sshd's."""
+    found = []
+    for place in host.at("/proc").glob("[0-9]*"):
+        try:
+            group = (place / "cgroup").read_text(encoding="utf-8")
+            parent = (place / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+        except OSError:
+            continue  # it has ended meanwhile
+        if parent == "1" and any(line.endswith(f"/{name}") for line in group.splitlines()):
+            found.append(int(place.name))
+    return found
+
+
+def _end_left_over(host: Host, name: str, wait: float = 3) -> None:
+    """End what still runs of a unit that is not active, or it keeps the unit from starting.
+
+    systemd 252 forgets a running sshd when `systemctl disable ssh` takes away the alias by which it had loaded the
+    unit. A new sshd finds the port taken then, fails, and takes /run/sshd with it, without which the old one lets
+    nobody in.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        left = _left_over(host, name)
+        for process in left:
+            # Not root's, and the guard has no right to end it: systemd says what is wrong then.
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process, number)
+        deadline = time.monotonic() + wait
+        while left and _left_over(host, name) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 def settle(host: Host, states: dict[str, dict[str, str]], wait: float = 10) -> None:

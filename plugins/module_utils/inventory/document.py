@@ -100,7 +100,7 @@ if yaml.__with_libyaml__:
 
 else:  # several times slower, and says the same
 
-    class _Composer(  # type: ignore[no-redef]
+    class _Composer(  # type: ignore[no-redef]  # the same class for either loader
         _SourceText, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer
     ):
         def __init__(self, text: str) -> None:

@@ -61,7 +61,7 @@ class Contender:
 
     def start(self, field: Field) -> None:
         """Start it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # there is none the first time
         self.folder.mkdir(parents=True)
         for index, command in enumerate(self.commands(field)):
             with (self.folder / f"log{index}").open("wb") as log:

@@ -123,7 +123,7 @@ class Meters:
                         return
                     self._report(order.strip())
                 else:
-                    self._accept(key.fileobj, key.data)  # type: ignore[arg-type]
+                    self._accept(key.fileobj, key.data)  # type: ignore[arg-type]  # the listener that was registered
 
     def _report(self, order: str) -> None:
         if order == "counts":

@@ -6,7 +6,17 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tests.fault.lockout.changes import NETWORK, TABLE, Change, Maker, connection, firewall, network, probes
+from tests.fault.lockout.changes import (
+    NETWORK,
+    TABLE,
+    Change,
+    Maker,
+    connection,
+    firewall,
+    hardening,
+    network,
+    probes,
+)
 from tests.fault.lockout.site import HOSTS_PATH, SSHD_PATH, SYSCTL_PATH, WAN_PATH, WAN_UUID, Site, stranger
 
 
@@ -167,15 +177,13 @@ def sshd_broken(rng: random.Random, site: Site) -> Change:
 
 def sshd_masked(rng: random.Random, site: Site) -> Change:
     """Sessions that are open survive this, too."""
-    wanted = rng.choice(
-        [
-            {"active": False, "enabled": False, "masked": True},
-            {"active": False, "enabled": False},
-            {"active": False},
-        ]
-    )
-    options = {"subject": "hardening", "units": [{"name": "ssh.service", **wanted}]}
-    return Change("sshd-masked", str(wanted), options)
+    if rng.random() < 0.5:
+        # Off at the next boot as well, and so refused at once; or for now only.
+        wanted = rng.choice([{"active": False, "enabled": False, "masked": True}, {"active": False}])
+        options = {"subject": "hardening", "units": [{"name": "ssh.service", **wanted}]}
+        return Change("sshd-masked", str(wanted), options)
+    words = rng.choice([["mask", "--now"], ["disable", "--now"], ["mask", "--runtime", "--now"]])
+    return _command(rng, "sshd-masked", "hardening", ["systemctl", *words, "ssh.service"])
 
 
 def sysctl_starved(rng: random.Random, site: Site) -> Change:
@@ -223,13 +231,43 @@ def sysctl_reverse_path(rng: random.Random, site: Site) -> Change:
 def network_manager_masked(rng: random.Random, site: Site) -> Change:
     """Hardening that goes too far: nobody is left to bring the interface up again."""
     down = rng.choice([["ip", "link", "set", "eth0", "down"], ["ip", "address", "flush", "dev", "eth0"]])
-    options = {
-        "subject": "hardening",
-        "units": [{"name": "NetworkManager.service", "active": False, "enabled": False, "masked": True}],
-        "apply": [down],
-        "keep": network(),
-    }
-    return Change("network-manager-masked", " ".join(down), options)
+    if rng.random() < 0.5:
+        wanted = {"active": False, "enabled": False, "masked": True}
+        if rng.random() < 0.5:
+            del wanted["enabled"], wanted["masked"]
+        options = {
+            "subject": "hardening",
+            "units": [{"name": "NetworkManager.service", **wanted}],
+            "apply": [down],
+            "keep": network(),
+        }
+        return Change("network-manager-masked", f"{wanted}, {' '.join(down)}", options)
+    words = rng.choice([["mask"], ["mask", "--now"], ["disable", "--now"]])
+    mask = ["systemctl", *words, "NetworkManager.service"]
+    return _command(rng, "network-manager-masked", "hardening", mask, down, keep=network())
+
+
+def lost_at_boot(rng: random.Random, site: Site) -> Change:
+    """All is well, and every connection is let in, until the host boots the next time."""
+    words = rng.choice(
+        [
+            ["systemctl", "mask", "NetworkManager.service"],
+            ["systemctl", "disable", "NetworkManager.service"],
+            ["systemctl", "mask", "ssh.service"],
+            ["systemctl", "disable", "ssh.service"],
+            ["systemctl", "disable", "nftables.service"],
+            ["systemctl", "mask", "dbus.service"],
+            ["systemctl", "mask", "network.target"],
+            ["systemctl", "set-default", "rescue.target"],
+            ["ln", "-sfn", "/dev/null", "/etc/systemd/system/NetworkManager.service"],
+            ["rm", "/etc/systemd/system/multi-user.target.wants/ssh.service"],
+        ]
+    )
+    if rng.random() < 0.3:
+        name = rng.choice(["NetworkManager.service", "ssh.service"])
+        options = {"subject": "hardening", "units": [{"name": name, "masked": True}]}
+        return Change("lost-at-boot", f"{name} masked by name", options)
+    return _command(rng, "lost-at-boot", "hardening", words)
 
 
 def deleted_profile(rng: random.Random, site: Site) -> Change:
@@ -276,19 +314,30 @@ def by_network_module(rng: random.Random, site: Site) -> Change:
     address, length = site.address, 24 if site.routed else 19
     one: dict[str, Any] = {"name": "EnergyWan", "interface": "eth0", "mtu": 0}
     gateway = site.controller if site.routed else None
-    match rng.choice(["address", "gateway" if site.routed else "prefix", "mtu"]):
+    match rng.choice(["address", "gateway" if site.routed else "prefix", "mtu", "dhcp", "bond"]):
         case "address":
             address = stranger(rng, site)
         case "gateway":
             gateway = f"{address.rsplit('.', 1)[0]}.{rng.randint(200, 250)}"
         case "prefix":
             length = rng.randint(24, 30)
-        case _:
+        case "mtu":
             one["mtu"] = rng.randint(68, 110)
+        case "dhcp":
+            # Nobody answers there.
+            one |= {"ipv4": "auto", "metric": rng.randint(50, 99)}
+            options = {"connections": [one], "guard": {"probes": probes(site)}}
+            return Change("by-network-module", str(one), options, module=NETWORK)
+        case _:
+            # Its interface in a bond, which this kernel keeps as profiles: nobody would get in after the next boot.
+            # The module refuses that, as long as it is told by which address it is reached.
+            one |= {"interface": "bond0", "bond": {"interfaces": ["eth0", "eth1"]}}
     one |= {"addresses": [f"{address}/{length}"], "metric": rng.randint(50, 99)}
     if gateway:
         one["gateway"] = gateway
     options = {"connections": [one], "guard": {"probes": probes(site)}}
+    if "bond" in one:
+        options["keep"] = [site.address]
     return Change("by-network-module", str(one), options, module=NETWORK)
 
 
@@ -312,6 +361,22 @@ def by_firewall_module(rng: random.Random, site: Site) -> Change:
     content = content[content.index("table inet wattfleet {") :]
     options = {"content": content, "guard": {"probes": probes(site)}}
     return Change("by-firewall-module", rule, options, module=TABLE)
+
+
+def by_hardening_role(rng: random.Random, site: Site) -> Change:
+    """The whole role, with a list of those who may come in that lacks who comes in."""
+    wrong = rng.choice(
+        [{"hardening_ssh_users": [f"user{rng.randint(1, 99)}"]}, {"hardening_ssh_groups": ["wheel"]}]
+    )
+    return hardening("by-hardening-role", str(wrong), site, variables=wrong)
+
+
+def _command(
+    rng: random.Random, kind: str, subject: str, *words: list[str], keep: dict[str, Any] | None = None
+) -> Change:
+    """Commands whose author has not thought of what they leave behind."""
+    options = {**_marker(rng), "subject": subject, "apply": [*words], "keep": keep or {}}
+    return Change(kind, "; ".join(" ".join(argv) for argv in words), options)
 
 
 def _marker(rng: random.Random) -> dict[str, Any]:
@@ -340,11 +405,13 @@ KINDS: dict[str, Maker] = {
     "sysctl-starved": sysctl_starved,
     "sysctl-reverse-path": sysctl_reverse_path,
     "network-manager-masked": network_manager_masked,
+    "lost-at-boot": lost_at_boot,
     "deleted-profile": deleted_profile,
     "login-refused": login_refused,
     "step-fails": step_fails,
     "by-network-module": by_network_module,
     "by-firewall-module": by_firewall_module,
+    "by-hardening-role": by_hardening_role,
 }
 
 # Deaths that make a change harmless, so that it is kept rightly.

@@ -28,7 +28,7 @@ ROUNDS = 300
 HOSTS = 8
 # s; as short as a busy machine allows. A site's own is 60 s and more.
 WAIT = 20.0
-SETTLED = 30.0
+SETTLED = 60.0
 
 
 class Campaign:
@@ -47,7 +47,7 @@ class Campaign:
     def lab_up(self) -> Iterator[None]:
         """The lab with its hub; all of it is gone afterwards."""
         self.lab.down(now=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # there is none the first time
         try:
             hub = LabHost(self.lab, "hub")
             hub.add()

@@ -11,6 +11,7 @@ from typing import Any
 from tests.fault.lockout.site import HUB_PORT, TABLE_PATH, WAN_PATH, WAN_UUID, Site
 
 GUARD = "wattfleet.energy.guard"
+HARDENING = "hardening"
 NETWORK = "wattfleet.energy.network_connections"
 TABLE = "wattfleet.energy.nft_table"
 
@@ -19,9 +20,9 @@ TABLE = "wattfleet.energy.nft_table"
 class Change:
     """One change as an operator asks for it.
 
-    `options` are those of `module`, without what concerns the wait. `wanted` is what a look at the host shows of a good
-    change once it is kept: key -> value, a part of a value, or None for what is gone then. `may` are patterns of keys
-    that follow from it.
+    `options` are those of `module`, without what concerns the wait; for HARDENING they are the role's variables.
+    `wanted` is what a look at the host shows of a good change once it is kept: key -> value, a part of a value, or None
+    for what is gone then. `may` are patterns of keys that follow from it.
     """
 
     kind: str
@@ -37,6 +38,9 @@ class Change:
         """The task as an operator writes it."""
         if self.module == GUARD:
             return {"name": self.kind, self.module: {"state": "applied", **self.options, "wait_min": wait}}
+        if self.module == HARDENING:
+            role = {"ansible.builtin.include_role": {"name": HARDENING}}
+            return {"name": self.kind, **role, "vars": {**self.options, "hardening_wait_min": wait}}
         guard = {**self.options["guard"], "wait_min": wait}
         return {"name": self.kind, self.module: {**self.options, "guard": guard}}
 
@@ -81,6 +85,12 @@ def firewall(kind: str, text: str, site: Site, content: str, **other: Any) -> Ch
         "probes": probes(site),
     }
     return Change(kind, text, options, **other)
+
+
+def hardening(kind: str, text: str, site: Site, *, variables: dict[str, Any], **other: Any) -> Change:
+    """The role as a playbook runs it; it installs nothing here any more, see site.py."""
+    options = {"hardening_management_networks": [f"{site.controller}/32"], **variables}
+    return Change(kind, text, options, module=HARDENING, **other)
 
 
 def network() -> dict[str, Any]:

@@ -7,7 +7,16 @@ import hashlib
 import json
 import random
 
-from tests.fault.lockout.changes import Change, Maker, connection, firewall
+from tests.fault.lockout.changes import (
+    NETWORK,
+    TABLE,
+    Change,
+    Maker,
+    connection,
+    firewall,
+    hardening,
+    probes,
+)
 from tests.fault.lockout.site import SSHD_PATH, SYSCTL_PATH, TABLE_PATH, UNIT, WAN_PATH, Site
 
 
@@ -120,6 +129,109 @@ def unit(rng: random.Random, site: Site) -> Change:
     return Change("good-unit", f"{UNIT} {'on' if on else 'off'}, {mode}", options, wanted=wanted, may=(link,))
 
 
+def by_network_module(rng: random.Random, site: Site) -> Change:
+    """The energy network as the network role has it: a profile of ours, changed, or not asked for any more."""
+    path = "/etc/NetworkManager/system-connections/EnergyInternal.nmconnection"
+    host = ".".join(str(rng.randint(0, 250)) for _ in range(2))
+    address = f"10.{host}.1"
+    addresses = ["192.168.10.10/24", f"{address}/24"]
+    one: dict[str, object] = {
+        "name": "EnergyInternal",
+        "interface": "eth1",
+        "addresses": addresses,
+        "metric": 110,
+    }
+    wanted: dict[str, object] = {}
+    if site.energy:
+        wanted[f"address eth1 {site.energy}/24"] = None
+    if site.energy and rng.random() < 0.4:
+        # NetworkManager goes back to the profile that the site had before.
+        connections, address = [], ""
+        wanted[f"file {path}"] = None
+    else:
+        connections = [one]
+        live = {"broadcast": f"10.{host}.255", "family": "inet", "label": "eth1", "noprefixroute": True}
+        wanted[f"address eth1 {address}/24"] = json.dumps({**live, "scope": "global"}, sort_keys=True)
+        wanted["device eth1 GENERAL.CONNECTION"] = "EnergyInternal"
+        if rng.random() < 0.5:
+            # Which this kernel cannot make, and a modem that is not there. NetworkManager holds their profiles.
+            number = rng.randint(2, 4000)
+            vlan: dict[str, object] = {
+                "name": "Vlan",
+                "interface": f"eth1.{number}",
+                "vlan": {"id": number, "parent": "eth1"},
+            }
+            modem: dict[str, object] = {
+                "name": "Mobile",
+                "interface": "wwan0",
+                "ipv4": "auto",
+                "modem": {"apn": "iot.example"},
+            }
+            connections += [vlan | {"addresses": ["10.251.0.1/24"]}, modem | {"metric": 700}]
+            wanted |= {"connection Vlan vlan.id": str(number), "connection Mobile gsm.apn": "iot.example"}
+    options = {"connections": connections, "guard": {"probes": probes(site)}}
+    return Change(
+        "good-by-network-module",
+        f"{address or 'nothing'} on eth1",
+        options,
+        wanted=wanted,
+        may=(
+            f"file {path.replace('.', '[.]')}",
+            r"(active )?connection (EnergyInternal|energy)\b.*",
+            r"(file /etc/NetworkManager/system-connections/|connection )(Vlan|Mobile)\b.*",
+            r"device eth1 .*",
+            r'route .*"dev": "eth1".*',
+        ),
+        module=NETWORK,
+        keep=lambda kept: setattr(kept, "energy", address),
+    )
+
+
+def by_firewall_module(rng: random.Random, site: Site) -> Change:
+    """The same as `table`, through the module that the firewall role uses."""
+    one = table(rng, site)
+    content = str(one.options["files"][0]["content"])
+    one.options = {
+        # The module replaces the table by itself.
+        "content": content[content.index("table inet wattfleet {") :],
+        "guard": {"probes": probes(site)},
+    }
+    one.wanted |= _file(TABLE_PATH, content, "0600")
+    one.kind, one.module = "good-by-firewall-module", TABLE
+    return one
+
+
+def by_hardening_role(rng: random.Random, site: Site) -> Change:
+    """The whole role; what moves from one time to the next is sshd's configuration and what it says before a login."""
+    banner = f"Private, {rng.getrandbits(64):x}"
+    users = ["admin", *rng.sample(["ann", "ben", "cleo", "dan"], rng.randint(1, 3))]
+    variables = {
+        "hardening_banner": banner,
+        "hardening_ssh_users": users,
+        "hardening_ssh_tcp_forwarding": rng.random() < 0.5,
+    }
+    return hardening(
+        "good-by-hardening-role",
+        ", ".join(users),
+        site,
+        variables=variables,
+        wanted={
+            **_file("/etc/issue", f"{banner}\n", "0644"),
+            **_file("/etc/issue.net", f"{banner}\n", "0644"),
+            "unit fail2ban.service": "active running",
+            "unit-file fail2ban.service": "enabled",
+        },
+        may=(
+            f"file {SSHD_PATH.replace('.', '[.]')}",
+            r"file /etc/(fail2ban|sysctl\.d|security|profile\.d|modprobe\.d|sudoers\.d|lynis|cron\.\w+)\b.*",
+            r"file /etc/systemd/(journald|coredump)\.conf\.d\b.*",
+            r"file /etc/systemd/system/(fail2ban\.service\.d|multi-user\.target\.wants/fail2ban)\b.*",
+            r"file /etc/(login\.defs|rc\d\.d/[SK]\d+fail2ban)",
+            r"sysctl net\.ipv[46]\..*",
+        ),
+    )
+
+
 def _drop(port: int) -> str:
     """The rule that a table has for a closed port, in the form of look.py."""
     place = {"family": "inet", "table": "wattfleet", "chain": "input"}
@@ -142,4 +254,7 @@ KINDS: dict[str, Maker] = {
     "good-sshd": sshd,
     "good-sysctl": sysctl,
     "good-unit": unit,
+    "good-by-network-module": by_network_module,
+    "good-by-firewall-module": by_firewall_module,
+    "good-by-hardening-role": by_hardening_role,
 }

@@ -25,7 +25,7 @@ class Play:
     def __init__(self, state: State, host: str, tasks: list[dict[str, Any]], folder: Path) -> None:
         self.host = host
         self.folder = folder
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # there is none the first time
         folder.mkdir(parents=True)
         # Short, since sockets are made in it; of its own, so that its sessions can be told from all others.
         self.control = Path(tempfile.mkdtemp(prefix="wf-cp-", dir="/tmp"))
@@ -106,7 +106,7 @@ class Play:
         if not self.ended:
             self.kill()
         self.kill_sessions()
-        shutil.rmtree(self.control, ignore_errors=True)
+        shutil.rmtree(self.control, ignore_errors=True)  # sockets go by themselves meanwhile
 
 
 def _processes() -> list[int]:

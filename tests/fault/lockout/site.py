@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import textwrap
+import time
 import uuid
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ SSHD_PATH = "/etc/ssh/sshd_config.d/10-energy.conf"
 SYSCTL_PATH = "/etc/sysctl.d/90-energy.conf"
 UNIT = "campaign-idle.service"
 HUB_PORT = 8883
+# s
+BOOTED = 60.0
 WAN_UUID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "wan.campaign"))
 ENERGY_UUID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "energy.campaign"))
 
@@ -39,6 +42,8 @@ class Site:
     routes: list[str] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     sshd: dict[str, str] = field(default_factory=dict)
+    # A second address of the energy network, once the network module manages that.
+    energy: str = ""
 
     def wan(self, **other: object) -> str:
         """The keyfile of the WAN. `other` replaces address, gateway, mtu, and adds `extra` lines to [ipv4]."""
@@ -125,6 +130,17 @@ cat > {hosts} <<'EOF'
 {site_hosts}EOF
 cat > {sshd} <<'EOF'
 {site_sshd}EOF
+# What the hardening role needs and would install, so that a round is about what can lock out.
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install --no-install-recommends fail2ban python3-systemd libpam-pwquality >/dev/null 2>&1
+rm /usr/sbin/policy-rc.d
+systemctl --quiet disable fail2ban.service
+# The hardening role changes this default, which shows on an interface only once it comes up again: at a reboot of some
+# later round. So it is that before.
+echo 'net.ipv4.conf.default.rp_filter = 1' > /etc/sysctl.d/10-campaign.conf
 # Something that runs, is enabled, and that nobody misses.
 cat > /etc/systemd/system/{unit} <<'EOF'
 [Service]
@@ -163,6 +179,12 @@ def prepare(host: LabHost, controller: str, hub: str, routed: bool) -> Site:
         "site_sshd": site.dropin(),
     }
     host.exec("sh", "-s", stdin=_SETUP.format(**paths, **content, unit=UNIT, energy_uuid=ENERGY_UUID))
+    # What a boot makes of all that is where the rounds begin.
+    boots = int(host.power["boots"])
+    host.reboot()
+    deadline = time.monotonic() + BOOTED
+    while int(host.power["boots"]) == boots and time.monotonic() < deadline:
+        time.sleep(0.2)
     return site
 
 

@@ -27,5 +27,5 @@ def _commit_all(self: Store, group: Sequence[Signed]) -> Committed:
 
 
 if __name__ == "__main__":
-    Store.commit = _commit_all  # type: ignore[method-assign]
+    Store.commit = _commit_all  # type: ignore[method-assign]  # that is the sabotage
     sys.exit(main())

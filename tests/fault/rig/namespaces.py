@@ -34,7 +34,7 @@ def sweep() -> None:
     """Remove namespaces of runs that were killed before they could."""
     for line in command("ip", "netns", "list").splitlines():
         name = line.split()[0]
-        if name.startswith(f"{PREFIX}-") and not os.path.exists(f"/proc/{name.split('-')[2]}"):  # noqa: PTH110
+        if name.startswith(f"{PREFIX}-") and not os.path.exists(f"/proc/{name.split('-')[2]}"):  # noqa: PTH110  (a name in /proc, no path of ours)
             command("ip", "netns", "del", name)
 
 

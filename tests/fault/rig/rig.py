@@ -334,7 +334,7 @@ def _sweep() -> None:
         if not Path(f"/proc/{pid}").exists():
             for mount in folder.glob("gateway/buffer"):
                 subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # of another run that was killed; not this one's fault
 
 
 def stop_on_sigterm() -> None:

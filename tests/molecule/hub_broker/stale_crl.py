@@ -23,6 +23,6 @@ made = (
     .last_update(ends - timedelta(days=30))
     .next_update(ends)
     .add_extension(x509.CRLNumber(1), critical=False)
-    .sign(key, hashes.SHA384())  # type: ignore[arg-type]
+    .sign(key, hashes.SHA384())  # type: ignore[arg-type]  # an authority's key can sign
 )
 print(made.public_bytes(serialization.Encoding.PEM).decode(), end="")

@@ -48,9 +48,9 @@ def first_answer(tls: ssl.SSLContext) -> bytes:
 class NamedTls(ssl.SSLContext):
     """Checks the broker by its name although it is reached by its address."""
 
-    def wrap_socket(self, *args: object, **options: object) -> ssl.SSLSocket:  # type: ignore[override]
+    def wrap_socket(self, *args: object, **options: object) -> ssl.SSLSocket:  # type: ignore[override]  # paho calls it so
         options["server_hostname"] = NAME
-        return super().wrap_socket(*args, **options)  # type: ignore[arg-type]
+        return super().wrap_socket(*args, **options)  # type: ignore[arg-type]  # arguments of several types
 
 
 class Client:

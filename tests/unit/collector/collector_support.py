@@ -214,7 +214,7 @@ class ModbusServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)  # type: ignore[no-untyped-call]
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE)  # type: ignore[no-untyped-call]  # pymodbus has no types here
         self._thread.join(PATIENCE)
 
 

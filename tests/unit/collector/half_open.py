@@ -17,15 +17,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "collector")]
 
-from energy_collector.bus import Bus  # noqa: E402  (after the path)
-from energy_collector.clock import SourceClock  # noqa: E402
-from energy_collector.config import BusConfig, MeterConfig  # noqa: E402
-from energy_collector.journal import Faults  # noqa: E402
-from energy_collector.meters.making import make  # noqa: E402
-from energy_collector.polling.poller import PolledMeter, Poller  # noqa: E402
-from energy_collector.reading import Record  # noqa: E402
+from energy_collector.bus import Bus
+from energy_collector.clock import SourceClock
+from energy_collector.config import BusConfig, MeterConfig
+from energy_collector.journal import Faults
+from energy_collector.meters.making import make
+from energy_collector.polling.poller import PolledMeter, Poller
+from energy_collector.reading import Record
 
-from tests.unit.collector.modbus_peers import SerialGateway  # noqa: E402
+from tests.unit.collector.modbus_peers import SerialGateway
 
 INTERVAL = 1.0
 OUTAGE = 3.5

@@ -23,7 +23,7 @@ from .test_collector_bus import ONE, failure, rtu_bus, run
 
 
 def value(answer: object) -> int:
-    return ONE.decode(answer.data)[0]  # type: ignore[attr-defined]
+    return ONE.decode(answer.data)[0]  # type: ignore[attr-defined]  # the answer to a read
 
 
 class Script:
@@ -189,7 +189,7 @@ def test_a_request_that_cannot_wait_for_the_late_answer_is_refused() -> None:
 
         async with Peer(Script({7: None}), 8) as peer:
             bus = rtu_bus(peer.port, 1.0)
-            bus.traffic = Hurry()  # type: ignore[assignment]
+            bus.traffic = Hurry()  # type: ignore[assignment]  # a stand-in with what is used of it
             cut = await failure(bus, 1, ReadRegisters(3, 7, 1))
             assert "in the time that the other meters of the bus leave" in cut.text
             error = await failure(bus, 1, ReadRegisters(3, 9, 1))

@@ -26,7 +26,7 @@ HALF_OPEN = Path(__file__).with_name("half_open.py")
 
 
 def value(answer: object) -> int:
-    return ONE.decode(answer.data)[0]  # type: ignore[attr-defined]
+    return ONE.decode(answer.data)[0]  # type: ignore[attr-defined]  # the answer to a read
 
 
 def refuse(request: bytes, code: int) -> bytes:
@@ -320,7 +320,7 @@ def test_the_connection_is_watched() -> None:
             bus = Bus(config)
             await bus.call(1, ONE)
             line = bus._connector.line
-            sock = line._socket  # type: ignore[union-attr]
+            sock = line._socket  # type: ignore[union-attr]  # a line over TCP
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500

@@ -44,7 +44,7 @@ class Machine(Boot):
         self.elapsed += int(seconds * 1000)
 
     def clock(self, floor: int = 0, **more: object) -> SourceClock:
-        return SourceClock(floor, wall=lambda: self.wall, boot=self, **more)  # type: ignore[arg-type]
+        return SourceClock(floor, wall=lambda: self.wall, boot=self, **more)  # type: ignore[arg-type]  # a clock in the place of the system's
 
 
 def test_time_follows_the_wall_clock_and_a_step_forwards_at_once() -> None:

@@ -272,7 +272,7 @@ def test_bits_diagnostics_and_identification() -> None:
         ):
             async with Peer(give, size) as peer:
                 bus = rtu_bus(peer.port)
-                assert message.decode((await bus.call(1, message)).data) == value  # type: ignore[attr-defined]
+                assert message.decode((await bus.call(1, message)).data) == value  # type: ignore[attr-defined]  # both messages have a decode
                 bus.close()
 
     run(test())

@@ -98,7 +98,9 @@ def test_from_a_meter_to_the_hub_and_out_of_the_buffer(line: Line) -> None:
         buses = [
             {"name": "hall", "type": "modbus-tcp", "host": "127.0.0.1", "port": server.port, "timeout": 0.2}
         ]
-        settings = line.config(buses=buses, meters=meters, interval=0.5)
+        # The gateway itself is read on whole minutes, which a run of this test may or may not meet.
+        sources = {name: {"enabled": False} for name in ("host", "hwmon")}
+        settings = line.config(buses=buses, meters=meters, interval=0.5, sources=sources)
         gateway = Service("gateway", line.folder, settings)
         persistence = Service("persistence", line.folder, settings)
         with running(persistence, gateway):
@@ -323,7 +325,7 @@ def test_the_status_carries_the_key_until_the_hub_has_shown_that_it_knows_it(tmp
             said.append((json.loads(payload), retain))
             return 1
 
-    service._link = Ear()  # type: ignore[assignment]
+    service._link = Ear()  # type: ignore[assignment]  # a stand-in with what is used of it
     service._publish_status()
     service._proven = True
     service._publish_status()

@@ -120,7 +120,7 @@ def test_a_block_of_any_fields_is_taken_apart(fields: list[Field], body: bytes) 
 
 def point(**changes: object) -> Point:
     base: dict[str, object] = {"name": "p", "unit": "W", "address": 0, "type": "int16", "decimals": 1}
-    return Point(**{**base, **changes})  # type: ignore[arg-type]
+    return Point(**{**base, **changes})  # type: ignore[arg-type]  # arguments of several types
 
 
 def one(

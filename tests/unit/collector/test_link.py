@@ -87,7 +87,7 @@ def hub(folder: Path, port: int, **changes: object) -> HubConfig:
         "certificate": folder / "plant-a.crt",
         "key": folder / "plant-a.key",
     }
-    return HubConfig(**{"host": "localhost", "port": port, **files, **changes})  # type: ignore[arg-type]
+    return HubConfig(**{"host": "localhost", "port": port, **files, **changes})  # type: ignore[arg-type]  # arguments of several types
 
 
 def test_messages_go_both_ways(line: Line) -> None:

@@ -20,10 +20,10 @@ def packets(data: bytes) -> list[mqtt.Packet]:
 
 def properties(kind: int, **values: object) -> bytes:
     """As paho packs them."""
-    found = Properties(kind)  # type: ignore[no-untyped-call]
+    found = Properties(kind)  # type: ignore[no-untyped-call]  # paho has no types here
     for name, value in values.items():
         setattr(found, name, value)
-    return bytes(found.pack())  # type: ignore[no-untyped-call]
+    return bytes(found.pack())  # type: ignore[no-untyped-call]  # paho has no types here
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, 300_000])

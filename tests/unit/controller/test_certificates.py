@@ -105,16 +105,25 @@ def test_a_server_does_not_replace_a_client_of_its_name(ledgers: Ledgers) -> Non
     assert ledgers.states()["1"] == "valid"
 
 
-def test_a_torn_line_is_told_and_hides_nothing(ledgers: Ledgers, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_torn_last_line_is_told_and_hides_nothing(
+    ledgers: Ledgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     ledgers.issue("1")
     with (ledgers.folder / "issued/plant-a.jsonl").open("a") as stream:
+        stream.write('{"name": "plant-a", "ser')
+    assert main(["certificates", "--ca", str(ledgers.folder)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "plant-a.jsonl: the last line is torn and left out" in line
+    assert set(ledgers.states()) == {"1"}
+
+
+def test_a_line_that_no_power_cut_explains_is_one_line(
+    ledgers: Ledgers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (ledgers.folder / "issued/plant-a.jsonl").open("a") as stream:
         stream.write('{"name": "plant-a", "ser\n')
-    ledgers.issue("2")
     assert main(["certificates", "--ca", str(ledgers.folder)]) == 1
-    shown = capsys.readouterr()
-    assert "plant-a.jsonl, line 2" in shown.err
-    assert "Take the line out" in shown.err
-    assert set(ledgers.states()) == {"1", "2"}
+    assert "plant-a.jsonl, line 1: " in capsys.readouterr().err
 
 
 def test_an_entry_without_a_serial_is_one_line(ledgers: Ledgers) -> None:

@@ -17,7 +17,7 @@ COLLECTIONS = Path(__file__).resolve().parents[3] / ".collections"
 if str(COLLECTIONS) not in sys.path:
     sys.path.insert(0, str(COLLECTIONS))
 
-from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import Done, Host  # noqa: E402
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import Done, Host
 
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 
@@ -95,6 +95,9 @@ class FakeHost(Host):
             return 0, "ActiveState=inactive\n" if fires is None else (
                 f"ActiveState=active\nSubState=waiting\nNextElapseUSecMonotonic={fires}s\n"
             )
+        elif verb == "list-unit-files":
+            found = [name for name in names if not name.startswith("--")]
+            return 0, "".join(f"{name} {self.enabled(name)} enabled\n" for name in found)
         elif verb == "show":
             return 0, "\n".join(self._shown(name, active) for name in names[1:])
         elif verb in ("start", "stop"):

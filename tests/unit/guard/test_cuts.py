@@ -55,7 +55,7 @@ class Writing(FakeHost):
         if argv[0] == "somebody":
             (self.at("/etc/keep/appeared")).write_text("appeared\n")
             self.at("/etc/keep/a").unlink(missing_ok=True)
-            shutil.rmtree(self.at("/etc/keep/below"), ignore_errors=True)
+            shutil.rmtree(self.at("/etc/keep/below"), ignore_errors=True)  # gone after the first time
         return super().run(argv, **options)
 
 

@@ -221,6 +221,127 @@ def test_settings_that_a_small_mtu_has_cost_are_put_back(tmp_path: Path) -> None
     assert kernel.differences(one, was) == []
 
 
+def test_the_loopback_is_put_back_like_any_other_link(tmp_path: Path) -> None:
+    folder = tmp_path / "proc/sys/net/ipv6/conf/lo"
+    folder.mkdir(parents=True)
+    (folder / "use_tempaddr").write_text("-1\n")
+    one = Kernel(tmp_path)
+    four = {"family": "inet", "local": "127.0.0.1", "prefixlen": 8, "scope": "host", "label": "lo"}
+    six = {"family": "inet6", "local": "::1", "prefixlen": 128, "scope": "host", "noprefixroute": True}
+    one.addresses.append(
+        {"ifname": "lo", "flags": ["LOOPBACK", "UP"], "mtu": 65536, "addr_info": [four, six]}
+    )
+    one.routes.append({"dst": "192.0.2.0/24", "dev": "lo", "protocol": "static", "flags": []})
+    was = kernel.look(one)
+    assert kernel.differences(one, was) == []
+    # What `nmcli networking off` does.
+    (folder / "use_tempaddr").write_text("0\n")
+    del six["noprefixroute"]
+    assert kernel.differences(one, was) == [
+        "lo lacks ::1/128",
+        "lo also has ::1/128",
+        "sysctl net/ipv6/conf/lo/use_tempaddr is 0 instead of -1",
+    ]
+    kernel.put_back(one, was)
+    assert (folder / "use_tempaddr").read_text() == "-1\n"
+    assert one.set == ["ip address del ::1/128 dev lo", "ip address replace ::1/128 dev lo noprefixroute"]
+    one.addresses[-1]["addr_info"] = []
+    kernel.put_back(one, was)
+    assert one.set[2:] == [
+        "ip address replace 127.0.0.1/8 label lo scope host dev lo",
+        "ip address replace ::1/128 dev lo noprefixroute",
+    ]
+
+
+def lease(host: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An address from a DHCP server, and the routes that come with it."""
+    address = {"family": "inet", "local": f"192.0.2.{host}", "prefixlen": 24, "scope": "global"}
+    routes = [
+        {"dst": "default", "gateway": "192.0.2.1", "dev": "eth1", "protocol": "dhcp", "metric": 300},
+        {"dst": "192.0.2.0/24", "dev": "eth1", "protocol": "kernel", "scope": "link"},
+    ]
+    more = {"dynamic": True, "valid_life_time": 120, "preferred_life_time": 120}
+    return address | more, [route | {"prefsrc": address["local"], "flags": []} for route in routes]
+
+
+def test_another_lease_of_the_dhcp_server_is_not_taken_back() -> None:
+    one = Kernel()
+    address, routes = lease("7")
+    link = {"ifname": "eth1", "flags": ["UP"], "mtu": 1500, "addr_info": [address]}
+    one.addresses.append(link)
+    one.routes += routes
+    was = kernel.look(one)
+    assert kernel.differences(one, was) == []
+    other, routes = lease("8")
+    link["addr_info"] = [other]
+    one.routes = [*one.routes[:-2], *routes]
+    assert kernel.differences(one, was) == []
+    kernel.put_back(one, was)
+    assert one.set == []
+    # What is not lent still counts.
+    link["addr_info"] = [
+        other,
+        {**other, "local": "10.0.0.1", "dynamic": False, "valid_life_time": 2**32 - 1},
+    ]
+    assert kernel.differences(one, was) == ["eth1 also has 10.0.0.1/24"]
+
+
+def test_a_lease_that_is_gone_is_put_back_for_as_long_as_it_lasts() -> None:
+    one = Kernel()
+    address, routes = lease("7")
+    link = {"ifname": "eth1", "flags": ["UP"], "mtu": 1500, "addr_info": [address]}
+    one.addresses.append(link)
+    one.routes += routes
+    was = kernel.look(one)
+    link["addr_info"], one.routes = [], one.routes[:-2]
+    assert len(kernel.differences(one, was)) == 3
+    kernel.put_back(one, was)
+    assert one.set[0] == "ip address replace 192.0.2.7/24 dev eth1 valid_lft 120 preferred_lft 120"
+    assert len(one.set) == 3
+
+
+def test_a_modem_that_has_dialled_again_is_as_it_was() -> None:
+    one = Kernel()
+
+    def dialled(host: str) -> None:
+        info = {"family": "inet", "local": f"10.64.0.{host}", "prefixlen": 30, "scope": "global"}
+        one.addresses[1:] = [{"ifname": "wwan0", "flags": ["UP"], "mtu": 1430, "addr_info": [info]}]
+        way = {"dst": "default", "gateway": f"10.64.0.{int(host) + 1}", "dev": "wwan0", "protocol": "static"}
+        one.routes[3:] = [{**way, "metric": 700, "flags": []}]
+
+    dialled("5")
+    was = kernel.look(one)
+    dialled("9")
+    assert kernel.differences(one, was) == []
+    one.addresses[1]["addr_info"] = []
+    assert kernel.differences(one, was)
+
+
+def test_a_link_that_had_nothing_of_ours_may_go() -> None:
+    one = Kernel()
+    link = {"ifname": "veth1", "flags": ["UP"], "mtu": 1500, "addr_info": []}
+    one.addresses.append(link)
+    one.routes.append({"dst": "fd00::/64", "dev": "veth1", "protocol": "kernel", "flags": []})
+    was = kernel.look(one)
+    del one.addresses[1], one.routes[3]
+    assert kernel.differences(one, was) == []
+    kernel.put_back(one, was)
+    assert one.set == []
+    del one.addresses[0]
+    assert "eth0 is gone" in kernel.differences(one, was)
+
+
+def test_settings_of_neighbours_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "proc/sys/net/ipv4/neigh/eth0"
+    folder.mkdir(parents=True)
+    (folder / "ucast_solicit").write_text("3\n")
+    one = Kernel(tmp_path)
+    was = kernel.look(one)
+    (folder / "ucast_solicit").write_text("1\n")
+    kernel.put_back(one, was)
+    assert (folder / "ucast_solicit").read_text() == "3\n"
+
+
 def test_networking_that_was_switched_off_is_on_at_the_next_boot(tmp_path: Path) -> None:
     path = tmp_path / manager.STATE.lstrip("/")
     path.parent.mkdir(parents=True)
@@ -299,6 +420,35 @@ def test_as_wanted_is_no_difference(host: FakeHost) -> None:
     (shown,) = change.differences(host)
     assert "mode 0600" in shown["before"]
     assert "mode 0644" in shown["after"]
+
+
+def test_what_is_left_over_of_a_unit_makes_room_for_it(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {
+        "37": ("1", "0::/system.slice/ssh.service"),
+        "38": ("37", "0::/system.slice/ssh.service"),  # a session, where there is no logind
+        "39": ("1", "0::/system.slice/avahi.service"),
+    }
+    for number, (parent, group) in places.items():
+        place = host.at(f"/proc/{number}")
+        place.mkdir()
+        (place / "cgroup").write_text(f"{group}\n")
+        (place / "stat").write_text(f"{number} (a) b) S {parent} 0\n")
+    killed: list[int] = []
+
+    def kill(process: int, _signal: int) -> None:
+        killed.append(process)
+        host.at(f"/proc/{process}/stat").unlink()
+
+    monkeypatch.setattr(os, "kill", kill)
+    states = units.look(host, ["ssh.service", "avahi.service"])
+    units.put_back(host, states)
+    assert killed == []
+    host.run(["systemctl", "stop", "ssh.service"])
+    units.put_back(host, states)
+    assert killed == [37]
+    assert units.is_active(units.look(host, ["ssh.service"])["ssh.service"])
 
 
 def test_a_unit_that_is_told_to_reload_is_kept() -> None:
@@ -381,6 +531,8 @@ def test_an_up_to_date_program_is_left_alone(host: FakeHost) -> None:
     unit = host.at("/etc/systemd/system/energy-guard-boot.service").read_text()
     assert "ConditionPathExists=/var/lib/energy-guard/pending\n" in unit
     assert "{" not in unit
+    # On Debian this is an alias, which must not be loaded as a unit of its own.
+    assert "sshd.service" not in unit.partition("Before=")[2]
 
 
 def test_links_of_system_v_scripts_are_put_back(host: FakeHost) -> None:

@@ -98,7 +98,7 @@ class Authority:
         self.intermediate = issue("Test issuing", self.root, ca=True)
 
     def client(self, subject: str, **options: object) -> Identity:
-        return issue(subject, self.intermediate, **options)  # type: ignore[arg-type]
+        return issue(subject, self.intermediate, **options)  # type: ignore[arg-type]  # arguments of several types
 
     def chain(self, leaf: Identity) -> str:
         return leaf.pem() + self.intermediate.pem()

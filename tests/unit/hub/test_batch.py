@@ -87,7 +87,7 @@ def test_what_the_writer_writes_is_read() -> None:
             points[f"m/p{number}"] = readings
         body = read(sealed(writer.body("plant-a", points), compress=True))
         found = {
-            str(one["point"]): list(zip(one["times"], one["values"], one["qualities"], strict=True))  # type: ignore[call-overload]
+            str(one["point"]): list(zip(one["times"], one["values"], one["qualities"], strict=True))  # type: ignore[call-overload]  # the lists of plain JSON
             for one in plain(body)
         }
         assert found == points

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from plugins.module_utils.inventory.fleet import FaultsFoundError, Fleet, load_fleet  # noqa: E402
+from plugins.module_utils.inventory.fleet import FaultsFoundError, Fleet, load_fleet
 
 FLEET = """\
 plugin: wattfleet.energy.sites

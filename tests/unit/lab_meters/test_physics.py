@@ -148,7 +148,7 @@ def test_before_the_epoch_nothing_is_known() -> None:
     with pytest.raises(ValueError, match="before the epoch"):
         truth.totals(fleet(plant()), datetime(2026, 5, 1, tzinfo=UTC))
     with pytest.raises(ValueError, match="no time zone"):
-        truth.totals(fleet(plant()), datetime(2026, 7, 1))  # noqa: DTZ001
+        truth.totals(fleet(plant()), datetime(2026, 7, 1))  # noqa: DTZ001  (a time without a zone is the fault)
 
 
 def test_profile_is_the_measured_year() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pymodbus import FramerType
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusIOException
-from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP  # type: ignore[import-untyped]
+from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP  # type: ignore[import-untyped]  # it ships no types
 from wattfleet_lab.meters import truth
 
 from .conftest import CHANNELS, Simulator

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 if str(ROOT / ".collections") not in sys.path:
     sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.wattfleet.energy.plugins.module_utils import _modbus  # noqa: E402
+from ansible_collections.wattfleet.energy.plugins.module_utils import _modbus
 
 # A device: unit and PDU of the question in, PDU of the answer out; None stays silent.
 Device = Callable[[int, bytes], "bytes | None"]

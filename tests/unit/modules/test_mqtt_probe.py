@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import queue
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +20,6 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-from ansible_collections.wattfleet.energy.plugins.module_utils import _tls_probe
 from ansible_collections.wattfleet.energy.plugins.modules import mqtt_probe as module
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -342,12 +344,57 @@ def test_who_is_not_there(files: Files) -> None:
         assert "no TLS handshake within" in failure(probe(files, port, timeout=0.2), "timeout")
 
 
-def test_no_route(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_arguments: object) -> socket.socket:
-        raise OSError(101, "Network is unreachable")
+# Rules that make each cause happen, in a network of its own that has loopback only.
+RULES = """
+table inet filter {
+    chain output {
+        type filter hook output priority 0;
+        tcp dport 1001 reject with icmpx admin-prohibited
+        tcp dport 1002 reject with icmpx host-unreachable
+        tcp dport 1003 reject with tcp reset
+        tcp dport 1004 drop
+    }
+}
+"""
+PORTS = """
+import json, sys
+from ansible_collections.wattfleet.energy.plugins.module_utils import _tls_probe
+def cause(host, port):
+    try:
+        _tls_probe._connect(_tls_probe.Target(host, port, "x", "", timeout=4))
+    except _tls_probe.ProbeError as error:
+        return error.cause, error.message
+print(json.dumps([cause(*one) for one in json.loads(sys.argv[1])]))
+"""
 
-    monkeypatch.setattr(_tls_probe.socket, "create_connection", unreachable)
-    assert "no route" in failure(probe(files, 8883), "no_route")
+
+def test_the_way_there_tells_a_firewall_from_a_route_that_is_missing() -> None:
+    asked = [
+        ("127.0.0.1", 1001), ("::1", 1001), ("127.0.0.1", 1002), ("127.0.0.1", 1003), ("127.0.0.1", 1004),
+        ("127.0.0.1", 1005), ("192.0.2.1", 1005), ("192.0.2.2", 1005), ("192.0.2.3", 1005),
+    ]  # fmt: skip
+    inside = (
+        f"ip link set lo up && nft '{RULES}' && ip route add prohibit 192.0.2.2 && ip route add unreachable 192.0.2.3"
+        ' && exec "$0" -c "$1" "$2"'
+    )
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", inside, sys.executable, PORTS, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("a network namespace takes the rights of root")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [cause for cause, _ in told] == [
+        "filtered", "filtered", "no_route", "refused", "timeout", "refused", "no_route", "filtered", "no_route",
+    ]  # fmt: skip
+    assert told[0][1] == "127.0.0.1:1001: a firewall forbids it, and 127.0.0.1 says so: check the rules there"
+    assert "and ::1 says so" in told[1][1]
+    assert "nobody has this address" in told[2][1]
+    assert "no route there" in told[6][1]
 
 
 def test_what_does_not_speak_tls(files: Files, broker: Broker) -> None:
@@ -411,7 +458,7 @@ def session(files: Files, port: int) -> Iterator[queue.Queue[int]]:
 
 @pytest.mark.parametrize("client_id", ["", "plant-a", "another"])
 def test_the_session_of_the_running_collector_is_left_alone(
-    run: Run,  # noqa: F811
+    run: Run,  # noqa: F811  the fixture
     files: Files,
     broker: Broker,
     make_collector: Callable[..., FakeCollector],
@@ -450,7 +497,7 @@ def test_a_session_of_another_name_is_begun_beside_the_collector(files: Files) -
     assert module.why_no_session("", "probe", str(files.folder / "client.crt"))
 
 
-def test_check_mode_publishes_nothing(run: Run, files: Files, broker: Broker) -> None:  # noqa: F811
+def test_check_mode_publishes_nothing(run: Run, files: Files, broker: Broker) -> None:  # noqa: F811  the fixture
     options = {
         "host": "127.0.0.1",
         "port": broker(),
@@ -469,6 +516,6 @@ def test_check_mode_publishes_nothing(run: Run, files: Files, broker: Broker) ->
     assert run("mqtt_probe", **options)["mqtt"]["publish"][0]["allowed"]
 
 
-def test_options_that_make_no_sense(run: Run) -> None:  # noqa: F811
+def test_options_that_make_no_sense(run: Run) -> None:  # noqa: F811  the fixture
     assert "port 0 is outside" in run("mqtt_probe", host="a", port=0)["msg"]
     assert "set connect to true" in run("mqtt_probe", host="a", publish=["x"])["msg"]

@@ -59,7 +59,7 @@ def test_not_a_ratio(text: str) -> None:
 
 def explain(registers: list[int], expected: float, type_name: str = "uint16", **options: object) -> list[str]:
     settings = {"tolerance": 0.02, "word_order": "big", "scale": 1.0, "ct_ratio": None, **options}
-    findings = _values.explain(registers, expected, type_name=type_name, **settings)  # type: ignore[arg-type]
+    findings = _values.explain(registers, expected, type_name=type_name, **settings)  # type: ignore[arg-type]  # settings of several types
     assert all(finding["message"] for finding in findings)
     return [finding["finding"] for finding in findings]
 

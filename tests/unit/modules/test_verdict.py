@@ -49,7 +49,7 @@ INFO = {
 def verdict_of(committed: Any = COMMITTED, **changes: Any) -> dict[str, Any]:
     info = copy.deepcopy(INFO)
     for key, value in changes.items():
-        info[key] = {**info[key], **value} if isinstance(value, dict) else value  # type: ignore[dict-item]
+        info[key] = {**info[key], **value} if isinstance(value, dict) else value  # type: ignore[dict-item]  # the values are of several types
     return _verdict.judge(info, SITE, committed, LIMITS, NOW)
 
 
@@ -57,7 +57,7 @@ def only_finding(verdict: dict[str, Any]) -> dict[str, str]:
     assert not verdict["ok"]
     (finding,) = verdict["findings"]
     assert finding["cause"]
-    return finding  # type: ignore[no-any-return]
+    return finding  # type: ignore[no-any-return]  # the verdict is plain JSON
 
 
 def test_targets() -> None:
@@ -168,7 +168,7 @@ def test_an_active_collector_that_does_not_answer() -> None:
 def test_meters_are_named_with_bus_and_unit() -> None:
     meters = copy.deepcopy(INFO["meters"])
     failure = {"code": "MODBUS_EXCEPTION", "error": "Modbus Error 0x0B: …", "cause": "raise the time-out"}
-    meters[1] = {"name": "solar", "unit": 126, "reachable": False, "failure": failure}  # type: ignore[index]
+    meters[1] = {"name": "solar", "unit": 126, "reachable": False, "failure": failure}  # type: ignore[index]  # the value is the list of meters
     verdict = verdict_of(meters=meters)
     finding = only_finding(verdict)
     assert finding["subject"] == "solar (bus roof, unit 126)"

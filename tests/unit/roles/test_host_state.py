@@ -45,7 +45,7 @@ def test_of_a_missing_directory_the_nearest_parent_is_measured(tmp_path: Path) -
 def test_tls_facts_name_cipher_suites() -> None:
     facts = tls_facts()
     assert facts["tls13"] is True
-    assert "TLS_AES_256_GCM_SHA384" in facts["ciphers"]  # type: ignore[operator]
+    assert "TLS_AES_256_GCM_SHA384" in facts["ciphers"]  # type: ignore[operator]  # the value is a list
 
 
 def test_a_replaced_file_has_the_new_mode_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -231,7 +231,10 @@ def test_packages_by_dpkg_and_by_rpm(monkeypatch: pytest.MonkeyPatch) -> None:
         "dpkg-query": "nftables\t1.0.6-2\tinstalled\nchrony\t4.3\tconfig-files\n",
         "rpm": "nftables\t1.0.9-3.el9\npackage chrony is not installed\n",
     }
-    asked = lambda command: (1, output[command[0]], "")  # noqa: E731
+
+    def asked(command: list[str]) -> tuple[int, str, str]:
+        return 1, output[command[0]], ""
+
     assert _state_system.package_versions(["nftables", "chrony"], asked) == {
         "nftables": "1.0.6-2",
         "chrony": None,

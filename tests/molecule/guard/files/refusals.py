@@ -13,9 +13,9 @@ from pathlib import Path
 PROGRAM = "/usr/local/lib/energy-guard/energy-guard.pyz"
 sys.path.insert(0, PROGRAM)
 
-from energy_guard import engine  # noqa: E402
-from energy_guard.change import Change  # noqa: E402
-from energy_guard.host import Host  # noqa: E402
+from energy_guard import engine
+from energy_guard.change import Change
+from energy_guard.host import Host
 
 MOTD = Path("/etc/motd")
 NONCE, OTHER = "a" * 64, "b" * 64

@@ -8,6 +8,9 @@ ip -oneline address show | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ valid_lft.*//'
 ip -oneline link show | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/link\/.*//'
 ip route
 ip -6 route
+for folder in /proc/sys/net/ipv[46]/conf/*; do
+    grep --no-messages . "$folder/accept_ra" "$folder/addr_gen_mode" "$folder/use_tempaddr" "$folder/rp_filter"
+done
 nft --stateless list ruleset
 systemctl show --property=Id,ActiveState,UnitFileState,LoadState ssh.service NetworkManager.service NetworkManager-wait-online.service
 nmcli --terse --fields UUID,DEVICE,STATE connection show --active | grep --invert-match ':lo:'

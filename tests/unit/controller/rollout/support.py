@@ -28,7 +28,7 @@ PATIENCE = 3000
 
 
 def site(name: str, ring: str = "rest", **more: object) -> Site:
-    return Site(name, ring, "moxa-uc-8220", version="1.0", **more)  # type: ignore[arg-type]
+    return Site(name, ring, "moxa-uc-8220", version="1.0", **more)  # type: ignore[arg-type]  # arguments of several types
 
 
 def some(count: int) -> list[Site]:

@@ -160,7 +160,7 @@ def test_slow_meters_are_not_taken_for_dead_ones() -> None:
         health.__dict__["meters"] = {f"m{number}": meter for number in range(100)} if meter.polls else {}
         return health
 
-    hub._site = many  # type: ignore[method-assign]
+    hub._site = many  # type: ignore[method-assign]  # a hub of many meters
     hub.sites["a"].answers = lambda time: None if BEGIN <= time < BEGIN + timedelta(seconds=290) else True
     assert verdict(hub, 280).outcome is INCONCLUSIVE
 
