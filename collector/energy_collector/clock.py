@@ -8,12 +8,15 @@ Once it is right, what was taken meanwhile moves by what the offset was wrong (W
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from energy_collector.built import BUILT
+from energy_collector.journal import log
 from energy_collector.storage.boot import Boot
 
 # A difference between the wall clock and ours that is no step, in ms.
@@ -37,10 +40,27 @@ def synchronised() -> bool:
     Under systemd's `ProtectClock=yes` the kernel may not be asked, and then timesyncd's word is the only one: the
     unit of the polling service forbids setting the clock in another way.
     """
-    return SYNCHRONISED.exists() or _kernel_synchronised()
+    if SYNCHRONISED.exists():
+        return True
+    try:
+        return kernel_synchronised()
+    except OSError as error:
+        _tell(str(error.strerror))
+        return False
 
 
-def _kernel_synchronised() -> bool:
+@cache
+def _tell(error: str) -> None:
+    """Once: it is asked every second."""
+    log.warning(
+        "clock: the kernel does not say whether it is synchronised: %s. Likely cause: ProtectClock=yes or a system call"
+        " filter in the service's unit; until systemd-timesyncd says that it is, readings wait for clock.hold",
+        error,
+    )
+
+
+def kernel_synchronised() -> bool:
+    """Whether the kernel's clock follows a time server; OSError where it may not be asked."""
     # Imported here: few sites ask for it, and it weighs a megabyte.
     import ctypes
 
@@ -58,8 +78,10 @@ def _kernel_synchronised() -> bool:
         )
 
     state = Timex()
-    answered: int = ctypes.CDLL(None).adjtimex(ctypes.byref(state))
-    return answered >= 0 and not state.status & STA_UNSYNC
+    if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(state)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return not state.status & STA_UNSYNC
 
 
 @dataclass

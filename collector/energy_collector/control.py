@@ -103,9 +103,18 @@ def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
             sock.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunningError(f"no gateway listens on {path}") from error
-        sock.sendall(json.dumps(request).encode() + b"\n")
-        with sock.makefile("rb") as stream:
-            line = stream.readline()
+        except PermissionError as error:
+            raise UnusableError(
+                f"{path}: permission denied; run this as root or as a member of the socket's group, energy"
+            ) from error
+        try:
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as stream:
+                line = stream.readline()
+        except TimeoutError as error:
+            raise UnusableError(
+                f"the gateway on {path} has not answered for {CLIENT_TIMEOUT:g} s; see journalctl -u energy-gateway"
+            ) from error
     if not line:
         raise ConnectionError(f"the gateway on {path} closed the connection without an answer")
     answer: dict[str, Any] = json.loads(line)

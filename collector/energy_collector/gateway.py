@@ -243,7 +243,7 @@ class Gateway:
             {"name": name, "connected": bus.connected, "last_error": bus.last_error}
             for name, bus in operations.buses.items()
         ]
-        meters = [_meter_status(name, meter) for name, meter in operations.meters.items()]
+        meters = [meter_status(name, meter) for name, meter in operations.meters.items()]
         return {
             "site": self.config.site,
             "version": __version__,
@@ -272,7 +272,8 @@ class Gateway:
         return {**state, "oldest": iso(state["oldest"])}
 
 
-def _meter_status(name: str, meter: PolledMeter) -> dict[str, Any]:
+def meter_status(name: str, meter: PolledMeter) -> dict[str, Any]:
+    """What the control socket tells of a meter."""
     config = meter.meter.config
     return {
         "name": name,
@@ -284,9 +285,5 @@ def _meter_status(name: str, meter: PolledMeter) -> dict[str, Any]:
         "consecutive_failures": meter.failures,
         "serial": meter.meter.serial,
         # How late its requests left, against their schedule.
-        "lateness_ms": {"p50": _ms(meter.lateness(0.5)), "p99": _ms(meter.lateness(0.99))},
+        "lateness_ms": {"p50": meter.lateness(0.5), "p99": meter.lateness(0.99)},
     }
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from energy_collector import config
@@ -37,13 +38,20 @@ def gateway(path: Path) -> int:
 def persistence(path: Path) -> int:
     """Deliver what is stored until told to stop."""
     # Imported here: the polling service has no need of TLS and MQTT, and saves their memory.
-    from energy_collector.aside import aside
     from energy_collector.delivery.persistence import Persistence
 
-    settings = aside(lambda: config.load(path))
+    settings = without_meters(path)
     _become_service()
     Persistence(settings).run()
     return OK
+
+
+def without_meters(path: Path) -> config.Config:
+    """What the delivering service has to know: it never talks to a meter, and register maps would stay in its
+    memory. Raises ConfigError."""
+    from energy_collector.aside import aside
+
+    return aside(lambda: replace(config.load(path), buses=(), meters=()))
 
 
 def _become_service() -> None:

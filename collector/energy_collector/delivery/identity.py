@@ -6,9 +6,7 @@ Files are read aside, in a child process, and what reads them is imported there 
 
 from __future__ import annotations
 
-import base64
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -58,6 +56,8 @@ def _raw(key: Ed25519PrivateKey) -> bytes:
 
 
 def _make(path: Path) -> bytes:
+    import secrets
+
     from cryptography.hazmat.primitives import serialization
 
     key = Ed25519PrivateKey.generate()
@@ -100,6 +100,8 @@ def key_statement(
 
 
 def _statement(key: Ed25519PrivateKey, site: str, certificate: Path, certificate_key: Path) -> dict[str, str]:
+    import base64
+
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 

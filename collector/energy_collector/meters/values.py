@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
 from energy_collector import quality
 from energy_collector.config import ChannelConfig, MeterConfig
+from energy_collector.meters.exact import Exact, exact
 from energy_collector.meters.profile import Point, Profile
 
 # NAMUR NE 43 (2003): 3.8 to 20.5 mA are a measurement; from 21 mA on, and up to 3.6 mA, the transmitter or the
@@ -25,7 +25,7 @@ SCALE_FACTOR_LIMIT = 10
 # SunSpec model 802, point ChaSt.
 DISCHARGING, CHARGING = 3, 4
 # Whole numbers above this are no exact floats, and arithmetic with them is slow.
-EXACT = 1 << 53
+LARGEST_EXACT = 1 << 53
 
 Numbers = Sequence[int | float]
 Values = tuple[Sequence[float], bytes]
@@ -65,17 +65,11 @@ def ratio(point: Point, meter: MeterConfig) -> float:
 
 def counter(point: Point, meter: MeterConfig, exponent: int = 0) -> Counter | None:
     """Where a point is a counter that rolls over: how far it counts. None also for an impossible scale factor."""
-    factor = _factor(exponent)
-    if point.counter_max is None or factor is None:
+    if point.counter_max is None or not _is_possible(exponent):
         return None
-    worth = _exact(point.scale) * factor * _exact(ratio(point, meter))
-    step = Fraction(0) if point.type.startswith("float") else worth
-    return Counter(float(_exact(point.counter_max) * worth), float(step))
-
-
-def _exact(number: float) -> Fraction:
-    """The decimal that was written, not the binary fraction next to it."""
-    return Fraction(repr(number))
+    worth = exact(point.scale).times(Exact(1, exponent)).times(exact(ratio(point, meter)))
+    step = 0.0 if point.type.startswith("float") else float(worth)
+    return Counter(float(exact(point.counter_max).times(worth)), step)
 
 
 class _Step(NamedTuple):
@@ -108,7 +102,9 @@ class Conversion:
         direction: int | None = None,
     ) -> None:
         self._points = points
-        factors = [_factor(exponent) for exponent in exponents or [0] * len(points)]
+        possible = [
+            exponent if _is_possible(exponent) else None for exponent in exponents or [0] * len(points)
+        ]
         turned = {CHARGING: 1, DISCHARGING: -1}.get(direction or 0)
         sign = -1 if meter.reverse else 1
         # With a direction the number's own sign says nothing.
@@ -117,10 +113,10 @@ class Conversion:
         ]
         view = -1 if profile.view == "source" and turned is None else 1
         self._steps = [
-            _step(point, factor, ratio(point, meter), (sign * view) if point.flow else 1)
-            for point, factor in zip(points, factors, strict=True)
+            _step(point, exponent, ratio(point, meter), (sign * view) if point.flow else 1)
+            for point, exponent in zip(points, possible, strict=True)
         ]
-        self._impossible = {index for index, factor in enumerate(factors) if factor is None}
+        self._impossible = {index for index, exponent in enumerate(possible) if exponent is None}
         self._factors = [step.factor for step in self._steps]
         self._divisors = [step.divisor for step in self._steps]
         self._offsets = [step.offset for step in self._steps]
@@ -219,32 +215,33 @@ class Conversion:
         return bytes(codes) if any(codes) else b""
 
 
-def _factor(exponent: int) -> Fraction | None:
-    if not -SCALE_FACTOR_LIMIT <= exponent <= SCALE_FACTOR_LIMIT:
-        return None
-    return Fraction(10) ** exponent
+def _is_possible(exponent: int) -> bool:
+    return -SCALE_FACTOR_LIMIT <= exponent <= SCALE_FACTOR_LIMIT
 
 
 # Meters of one model with the same transformers share their steps, and what stands for no value.
 @lru_cache(maxsize=4096)
-def _step(point: Point, exponent: Fraction | None, transformers: float, sign: int) -> _Step:
+def _step(point: Point, exponent: int | None, transformers: float, sign: int) -> _Step:
     """Everything that a number is multiplied with, in units of the last digit that is kept."""
-    digits = Fraction(10) ** point.decimals
-    outside = sign * _exact(transformers) * digits
-    factor = _exact(point.scale) * (exponent or 0) * outside
-    offset = _exact(point.offset) * outside
+    digits = Exact(1, point.decimals)
+    outside = exact(transformers).times(digits).times(Exact(sign, 0))
+    scale = Exact(0, 0) if exponent is None else Exact(1, exponent)
+    offset = exact(point.offset).times(outside)
+    whole, parts = offset.fraction()
+    fine, coarse = digits.fraction()
     return _Step(
-        *_quotient(factor, point.type),
-        int(offset) if offset.denominator == 1 else float(offset),
-        digits.denominator,
-        digits.numerator,
+        *_quotient(exact(point.scale).times(scale).times(outside), point.type),
+        whole if parts == 1 else float(offset),
+        coarse,
+        fine,
     )
 
 
-def _quotient(factor: Fraction, kind: str) -> tuple[float, int]:
-    if kind.startswith("float") or max(abs(factor.numerator), factor.denominator) > EXACT:
+def _quotient(factor: Exact, kind: str) -> tuple[float, int]:
+    numerator, denominator = factor.fraction()
+    if kind.startswith("float") or max(abs(numerator), denominator) > LARGEST_EXACT:
         return float(factor), 1
-    return factor.numerator, factor.denominator
+    return numerator, denominator
 
 
 @lru_cache(maxsize=4096)

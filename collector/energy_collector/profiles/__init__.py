@@ -11,7 +11,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from energy_collector.meters.profile import Profile, parse
+from energy_collector.meters.profile import Profile
+from energy_collector.meters.profile_file import parse
 
 SUFFIX = ".yaml"
 

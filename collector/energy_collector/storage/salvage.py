@@ -15,13 +15,13 @@ from energy_collector.storage.buffer import stored_batch
 from energy_collector.storage.buffer_file import BufferUnusableError
 from energy_collector.storage.chunk import CorruptError
 
+# What a buffer keeps readings in.
+TABLES = {"batches", "layouts", "chunks"}
+
 
 def salvage(path: Path, tell: Callable[[str], None]) -> Iterator[tuple[int | None, Reading]]:
     """Like Buffer.export; `tell` gets a line for what cannot be read. Raises BufferUnusableError."""
-    try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    except sqlite3.Error as error:
-        raise BufferUnusableError(f"{path}: {error}") from error
+    db = _open(path)
     try:
         for sequence in _keys(db, "SELECT sequence FROM batches ORDER BY sequence", tell):
             try:
@@ -54,6 +54,24 @@ def salvage(path: Path, tell: Callable[[str], None]) -> Iterator[tuple[int | Non
                     yield None, one
     finally:
         db.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        # A folder or a missing file is "unable to open database file" to SQLite.
+        path.open("rb").close()
+    except OSError as error:
+        raise BufferUnusableError(f"{path}: cannot be read: {error.strerror}") from error
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        db.close()
+        raise BufferUnusableError(f"{path}: nothing of it can be read: {error}") from error
+    if not tables >= TABLES:
+        db.close()
+        raise BufferUnusableError(f"{path}: is not a buffer of energy-collector")
+    return db
 
 
 def _keys(db: sqlite3.Connection, query: str, tell: Callable[[str], None]) -> list[int]:

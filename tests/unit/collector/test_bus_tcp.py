@@ -15,7 +15,8 @@ import pytest
 from energy_collector.bus import Bus, ReadRegisters
 from energy_collector.bus.turns import Turns
 from energy_collector.bus.unit import FAST_ANSWERS
-from energy_collector.config import BusConfig, ConfigError, parse
+from energy_collector.config import BusConfig, ConfigError
+from energy_collector.config_file import parse
 
 from .collector_support import BASIC, document
 from .modbus_peers import Peer, SerialGateway, mbap, registers
@@ -102,6 +103,25 @@ def test_exceptions_of_the_gateway_never_close_the_connection(code: int) -> None
                 assert error.is_silence
             assert value(await bus.call(2, ReadRegisters(3, 9, 1))) == 9
             assert peer.connections == 1
+            bus.close()
+
+    run(test())
+
+
+def test_how_long_a_gateway_waits_for_a_dead_unit_is_known_until_that_answers() -> None:
+    async def test() -> None:
+        async def give(request: bytes, writer: asyncio.StreamWriter) -> None:
+            if request[9] == 7:
+                asyncio.get_running_loop().call_later(0.2, writer.write, refuse(request, 0x0B))
+            else:
+                writer.write(accept(request))
+
+        async with Peer(give, 12) as peer:
+            bus = tcp_bus(peer.port, 2.0)
+            await failure(bus, 1, ReadRegisters(3, 7, 1))
+            assert bus.unit(1).hold >= 0.2
+            await bus.call(1, ONE)
+            assert bus.unit(1).hold == 0.0
             bus.close()
 
     run(test())

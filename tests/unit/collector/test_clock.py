@@ -106,6 +106,25 @@ def test_whether_this_machine_is_synchronised_can_be_asked() -> None:
     assert synchronised() in (True, False)
 
 
+def test_a_kernel_that_may_not_be_asked_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def refuse() -> bool:
+        raise PermissionError(1, "Operation not permitted")
+
+    told = tmp_path / "synchronized"
+    monkeypatch.setattr("energy_collector.clock.SYNCHRONISED", told)
+    monkeypatch.setattr("energy_collector.clock.kernel_synchronised", refuse)
+    monkeypatch.setattr("energy_collector.journal.log.propagate", True)
+    with caplog.at_level("WARNING", logger="energy"):
+        assert [synchronised() for _ in range(3)] == [False] * 3
+    (line,) = caplog.messages
+    assert "Operation not permitted" in line
+    assert "ProtectClock" in line
+    told.touch()
+    assert synchronised()
+
+
 class Site:
     """A polling and a delivering service on one machine, without their buses and their hub."""
 

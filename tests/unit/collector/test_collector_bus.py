@@ -110,6 +110,8 @@ def test_no_value_from_a_bad_frame(answer: bytes, kind: str, text: str) -> None:
             assert error.kind == kind
             assert text in error.text
             assert bus.counters[kind] == bus.unit_counters[1][kind] == 1
+            is_short = len(answer) < len(GOOD) and kind == "timeouts"
+            assert bus.counters["short"] == bus.unit_counters[1]["short"] == is_short
             # The line is fit for the next request.
             assert ONE.decode((await bus.call(1, ONE)).data) == [42]
             bus.close()

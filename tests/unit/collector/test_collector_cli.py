@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import socketserver
 import struct
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from energy_collector import control
 from energy_collector.cli import main
+from energy_collector.errors import UnusableError
 
 from .collector_support import (
     Service,
@@ -136,6 +139,55 @@ def test_without_a_gateway_one_line_says_so(
     found = capsys.readouterr()
     assert found.out == ""
     assert found.err == f"energy-collector: no gateway listens on {site.socket}\n"
+
+
+def test_who_may_not_use_the_socket_is_told_who_may(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(
+                UnusableError, match=r"control.sock: permission denied; run this as root or as a member"
+            ):
+                control.ask(path, {"op": "status"})
+        finally:
+            os.seteuid(user)
+
+
+def test_a_gateway_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "CLIENT_TIMEOUT", 0.1)
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        with pytest.raises(UnusableError, match=r"control.sock has not answered for 0.1 s"):
+            control.ask(path, {"op": "status"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (
+            b"no database at all, but long enough for a header" * 20,
+            "nothing of it can be read: file is not a database",
+        ),
+        (b"", "is not a buffer of energy-collector"),
+    ],
+)
+def test_a_file_that_holds_no_readings_gets_one_line(
+    tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "buffer.db.corrupt"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["buffer", "export", "--file", str(path)]) == 1
+    assert capsys.readouterr() == ("", f"energy-collector: {path}: {message}\n")
 
 
 def test_json_of_readings(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

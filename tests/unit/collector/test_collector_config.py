@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from energy_collector import config
+from energy_collector import config, config_file
 from energy_collector.cli import main
 from energy_collector.meters.making import make
 
@@ -118,7 +118,7 @@ def test_one_fault_gets_one_line_that_says_where(tmp_path: Path, change: Change,
     doc = document(tmp_path)
     change(doc)
     with pytest.raises(config.ConfigError) as caught:
-        config.parse(doc)
+        config_file.parse(doc)
     assert len(caught.value.faults) == 1, caught.value.faults
     assert message in caught.value.faults[0]
 
@@ -141,9 +141,9 @@ def test_a_right_one_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_what_was_learned_lies_beside_the_buffer(tmp_path: Path) -> None:
-    assert config.parse(document(tmp_path)).learned == tmp_path / "learned.json"
+    assert config_file.parse(document(tmp_path)).learned == tmp_path / "learned.json"
     elsewhere = str(tmp_path / "elsewhere.json")
-    assert str(config.parse(document(tmp_path, learned=elsewhere)).learned) == elsewhere
+    assert str(config_file.parse(document(tmp_path, learned=elsewhere)).learned) == elsewhere
 
 
 def test_a_faulty_device_mapping_is_found_with_the_configuration(
@@ -161,12 +161,16 @@ def test_channels_can_be_chosen_like_points(tmp_path: Path) -> None:
     doc = document(tmp_path)
     _channel()(doc)
     _meter(points=["flow-temperature"])(doc)
-    assert config.parse(doc).meters[0].points == ("flow-temperature",)
+    assert config_file.parse(doc).meters[0].points == ("flow-temperature",)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("site: [", "not YAML"), ("- a\n", "is not a mapping"), ("", "nothing is not a mapping")],
+    [
+        ("site: [", "config.yaml: line 1: not YAML"),
+        ("- a\n", "config.yaml: ..a.. is not a mapping"),
+        ("", "config.yaml: nothing is not a mapping of keys such as site"),
+    ],
 )
 def test_what_is_no_configuration_at_all(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.yaml"
@@ -186,7 +190,7 @@ def test_the_documented_example_is_right() -> None:
     doc = yaml.safe_load(example)
     # The example shows every key once, also the one that its profile has no use for.
     doc["meters"][0].pop("channels")
-    parsed = config.parse(doc)
+    parsed = config_file.parse(doc)
     assert parsed.meters[0].ct_ratio == 40
     assert parsed.batch == config.BatchConfig()
     assert parsed.buffer == config.BufferConfig()
@@ -211,16 +215,16 @@ def _own(folder: Path, name: str, text: str) -> dict[str, Any]:
 def test_a_site_can_have_profiles_of_its_own(tmp_path: Path) -> None:
     doc = _own(tmp_path, "heat-meter", OWN_PROFILE)
     doc["meters"][0]["profile"] = "heat-meter"
-    meter = make(config.parse(doc).meters[0])
+    meter = make(config_file.parse(doc).meters[0])
     assert meter.points == {"main/heat": "W.h"}
 
 
 def test_a_changed_profile_of_the_site_is_read_again(tmp_path: Path) -> None:
     doc = _own(tmp_path, "heat-meter", OWN_PROFILE)
     doc["meters"][0]["profile"] = "heat-meter"
-    before = config.parse(doc).meters[0]
+    before = config_file.parse(doc).meters[0]
     _own(tmp_path, "heat-meter", OWN_PROFILE.replace("heat:", "warmth:"))
-    after = config.parse(doc).meters[0]
+    after = config_file.parse(doc).meters[0]
     # A reload leaves alone what is equal.
     assert after != before
     assert make(after).points == {"main/warmth": "W.h"}
@@ -241,11 +245,11 @@ def test_a_faulty_profile_of_the_site_gets_one_line(
     tmp_path: Path, name: str, text: str, message: str
 ) -> None:
     with pytest.raises(config.ConfigError) as caught:
-        config.parse(_own(tmp_path, name, text))
+        config_file.parse(_own(tmp_path, name, text))
     assert len(caught.value.faults) == 1, caught.value.faults
     assert message in caught.value.faults[0]
     assert str(tmp_path / "profiles" / f"{name}.yaml") in caught.value.faults[0]
 
 
 def test_no_folder_of_own_profiles_is_no_fault(tmp_path: Path) -> None:
-    config.parse(document(tmp_path, profiles=str(tmp_path / "none")))
+    config_file.parse(document(tmp_path, profiles=str(tmp_path / "none")))

@@ -13,7 +13,7 @@ from energy_collector.meters.blocks import RegisterMeter
 from energy_collector.meters.learned import Learned
 from energy_collector.meters.making import make
 from energy_collector.meters.plan import Block, Cut, Span, block, plan
-from energy_collector.meters.profile import parse
+from energy_collector.meters.profile_file import parse
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from energy_collector.meters.profile import Bits, Serial, parse
+from energy_collector.meters.profile import Bits, Serial
+from energy_collector.meters.profile_file import parse
 from energy_collector.meters.registers import Order
 
 GOOD: dict[str, Any] = {

@@ -18,7 +18,8 @@ from energy_collector.journal import Faults
 from energy_collector.meters import learned as learned_module
 from energy_collector.meters.blocks import REFUSED_POLLS, RETRY, RegisterMeter
 from energy_collector.meters.learned import Learned
-from energy_collector.meters.profile import Profile, parse
+from energy_collector.meters.profile import Profile
+from energy_collector.meters.profile_file import parse
 
 from .register_device import Asking, Device
 

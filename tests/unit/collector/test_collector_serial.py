@@ -15,7 +15,8 @@ from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults
 from energy_collector.meters.blocks import REFUSED_POLLS, RegisterMeter
 from energy_collector.meters.learned import Learned
-from energy_collector.meters.profile import Serial, parse
+from energy_collector.meters.profile import Serial
+from energy_collector.meters.profile_file import parse
 from energy_collector.meters.registers import Order
 from energy_collector.meters.serial import decode
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509 import load_pem_x509_certificate
-from energy_collector import config, control
+from energy_collector import config_file, control
 from energy_collector.batches import batch
 from energy_collector.cli import main
 from energy_collector.delivery.persistence import Persistence
@@ -318,7 +318,7 @@ def test_the_telemetry_log_can_be_rotated_and_keeps_whole_lines(tmp_path: Path) 
 
 def test_the_status_carries_the_key_until_the_hub_has_shown_that_it_knows_it(tmp_path: Path) -> None:
     Authority(tmp_path).issue(SITE)
-    service = Persistence(config.parse(document(tmp_path)))
+    service = Persistence(config_file.parse(document(tmp_path)))
     said: list[tuple[dict[str, Any], bool]] = []
 
     class Ear:
@@ -358,6 +358,19 @@ def test_what_the_hub_has_signed_is_kept_and_what_does_not_fit_is_told(line: Lin
     while status["state"] == "online":
         status = json.loads(line.hub.statuses.get(timeout=30))
     assert status["witness"] == {"refused": 1, "number": 1, "size": 3}
+
+
+def test_the_backlogs_of_many_sites_do_not_start_in_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Authority(tmp_path).issue(SITE)
+    service = Persistence(config_file.parse(document(tmp_path, delivery={"backlog_start": 20})))
+    starts: list[float] = []
+    monkeypatch.setattr(service._delivery, "connected", lambda _newest, _now, start: starts.append(start))
+    for _ in range(50):
+        service._on_up()
+    assert all(0 <= start <= 20 for start in starts)
+    assert max(starts) - min(starts) > 10
 
 
 def test_the_last_will_tells_of_a_killed_service(line: Line) -> None:
@@ -538,4 +551,4 @@ def test_an_unusable_signing_key_is_named(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_the_configuration_of_the_tests_is_complete(tmp_path: Path) -> None:
-    assert config.parse(document(tmp_path)).site == SITE
+    assert config_file.parse(document(tmp_path)).site == SITE

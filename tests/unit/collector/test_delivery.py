@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from energy_collector.config import DeliveryConfig
+from energy_collector.delivery.backoff import FIRST, LONGEST, ReconnectBackoff
 from energy_collector.delivery.window import (
     BACKLOG_BYTES,
     BACKLOG_WINDOW,
@@ -298,3 +299,16 @@ def test_a_bucket_pays_its_debt_back() -> None:
     assert bucket.wait(1000) == 0, "no more than the burst has gathered"
     bucket.take(1000, 1)
     assert bucket.wait(1000) > 0
+
+
+def test_a_hub_that_is_away_is_tried_ever_less_often_and_by_no_two_sites_in_step() -> None:
+    sites = [ReconnectBackoff() for _ in range(50)]
+    due = FIRST
+    for _ in range(10):
+        waits = [site.next() for site in sites]
+        assert all(due / 2 <= wait <= due for wait in waits)
+        assert max(waits) - min(waits) > due / 4
+        due = min(2 * due, LONGEST)
+    assert due == LONGEST
+    sites[0].reset()
+    assert sites[0].next() <= FIRST

@@ -17,6 +17,7 @@ from energy_collector.bus.turns import Turns
 from energy_collector.clock import SourceClock
 from energy_collector.config import BusConfig, MeterConfig
 from energy_collector.control import RequestError
+from energy_collector.gateway import meter_status
 from energy_collector.journal import Faults
 from energy_collector.meters.meter import Meter, Poll, Stamp
 from energy_collector.operations import Operations
@@ -243,6 +244,19 @@ def test_polls_are_sent_at_multiples_of_the_interval_and_none_is_skipped() -> No
                 assert p50 is not None
                 assert p99 is not None
                 assert 0 <= p50 <= p99
+
+    run(test())
+
+
+def test_the_status_tells_lateness_in_ms() -> None:
+    async def test() -> None:
+        meter = PolledMeter(
+            OneRequest(MeterConfig("main", "hall", 1, "eastron-sdm630", 1.0)), SourceClock(), 0
+        )
+        assert meter_status("main", meter)["lateness_ms"] == {"p50": None, "p99": None}
+        for number in range(1, 101):
+            meter._lateness.add(number / 1000)
+        assert meter_status("main", meter)["lateness_ms"] == {"p50": 50.0, "p99": 99.0}
 
     run(test())
 

@@ -6,15 +6,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-# What the service's own command imports, with ssl kept out as it does.
+from tests.unit.collector.collector_support import document
+
+# What the service's own command imports, with ssl kept out as it does, and how it reads its configuration.
 IMPORTS = {
-    "gateway": "sys.modules['ssl'] = None; import energy_collector.cli, energy_collector.gateway",
-    "persistence": "import energy_collector.cli, energy_collector.delivery.persistence",
+    "gateway": "sys.modules['ssl'] = None; import energy_collector.gateway; aside(lambda: config.load(path))",
+    "persistence": "import energy_collector.delivery.persistence; services.without_meters(path)",
 }
-NEITHER = {"argparse", "runpy", "yaml", "importlib.resources", "prometheus_client", "email", "difflib"}
+NEITHER = {
+    "argparse",
+    "runpy",
+    "yaml",
+    "importlib.resources",
+    "prometheus_client",
+    "email",
+    "difflib",
+    "fractions",
+    "decimal",
+    "secrets",
+    "pickle",
+    "energy_collector.config_file",
+    "energy_collector.meters.profile_file",
+    "energy_collector.profiles",
+}
 UNWANTED = {
     "gateway": {
         "hashlib",
@@ -23,15 +41,25 @@ UNWANTED = {
         "energy_collector.batches.batch",
         "energy_collector.batches.sealing",
     },
-    "persistence": {"asyncio", "pymodbus", "subprocess", "energy_collector.gateway"},
+    "persistence": {
+        "asyncio",
+        "pymodbus",
+        "subprocess",
+        "energy_collector.gateway",
+        "energy_collector.meters",
+        "energy_collector.section",
+    },
 }
 
 
 @pytest.mark.parametrize("service", list(IMPORTS))
-def test_a_service_does_not_import_what_it_has_no_use_for(service: str) -> None:
+def test_a_service_does_not_import_what_it_has_no_use_for(service: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(document(tmp_path)))  # JSON is YAML
     code = (
-        f"import sys, json; {IMPORTS[service]}; import energy_collector.commands.services;"
-        " print(json.dumps(list(sys.modules)))"
+        "import sys, json; from pathlib import Path; from energy_collector import cli, config;"
+        " from energy_collector.aside import aside; from energy_collector.commands import services;"
+        f" path = Path(sys.argv[1]); {IMPORTS[service]}; print(json.dumps(list(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert (NEITHER | UNWANTED[service]) & set(json.loads(done.stdout)) == set()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from energy_collector import quality
-from energy_collector.config import ConfigError, parse
+from energy_collector.config import ConfigError
+from energy_collector.config_file import parse
 from energy_collector.reading import Record, readings
 from energy_collector.sources import BusSource, HostSource, HwmonSource, Source, from_config, run
 

@@ -65,6 +65,29 @@ def test_an_answer_that_came_too_late_is_there_as_a_null_of_its_time() -> None:
     assert found([*ROWS[:2], after]) == {"polls": 3, "readings": 2, "nulls": 1, "lost": 1}
 
 
+def test_between_two_readings_one_null_stands_for_one_answer_whatever_its_age() -> None:
+    early = ROWS[0]._replace(time=ROWS[0].time - 900)
+    old = ROWS[1]._replace(time=ROWS[1].time - 1_800, value=None, quality=129)
+    assert found([early, old, ROWS[2]]) == {"polls": 3, "readings": 2, "nulls": 1, "given_up": 1}
+
+
+def test_where_the_clock_steps_a_null_stands_for_an_answer_by_its_place() -> None:
+    first, null, last = (
+        ROWS[0]._replace(time=30),
+        ROWS[1]._replace(time=40, value=None, quality=129),
+        ROWS[2]._replace(time=50),
+    )
+
+    def counted(*rows: Row) -> dict[str, object]:
+        return found(list(rows), clock_is_right=False)
+
+    assert counted(first, null, last) == {"polls": 3, "readings": 2, "nulls": 1, "given_up": 1}
+    assert counted(first, last) == {"polls": 3, "readings": 2, "lost": 1}
+    assert counted(null, last) == {"polls": 3, "readings": 1, "nulls": 1, "lost": 2}
+    assert counted(first, null) == {"polls": 3, "readings": 1, "nulls": 1, "lost": 2}
+    assert counted(first, last, null._replace(time=60)) == {"polls": 3, "readings": 2, "nulls": 1, "lost": 1}
+
+
 def test_a_stepped_clock_decides_nothing_but_the_order() -> None:
     rows = [row._replace(time=row.time - 3_600_000) for row in ROWS]
     assert found(rows) == {"polls": 3, "readings": 3, "mistimed": 3}
