@@ -35,7 +35,6 @@ else
 fi
 part "faults (few rounds)" make --no-print-directory faults-few
 part "fleet" make --no-print-directory fleet-short SITES=2
-part "fleet (rollouts)" make --no-print-directory fleet-rollout
 
 printf '\n==== all parts passed\n'
 printf '%s\n' "${summary[@]}"
