@@ -162,7 +162,7 @@ def _connect(target: Target) -> socket.socket:
     except UnicodeError:
         raise ProbeError("unresolved", f"{target.host!r} is no name and no address") from None
     failure = None
-    for family, kind, protocol, _, address in addresses:
+    for family, kind, protocol, _canonical, address in addresses:
         try:
             return _connect_to(socket.socket(family, kind, protocol), address, target.timeout)
         except _FilteredError as error:
