@@ -58,6 +58,7 @@ class Site:
         self.carried = Path(f"{self.link}.carried")
 
     def up(self) -> None:
+        # What is left of a temporary folder harms nobody.
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.lab.add_host(Wanted(HOST, "plain", model=MODEL))

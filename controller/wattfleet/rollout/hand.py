@@ -69,6 +69,7 @@ def main() -> int:
     except (OSError, nodes.NodeError) as error:
         problem = str(error)
     finally:
+        # What is left of a temporary folder harms nobody.
         shutil.rmtree(folder, ignore_errors=True)
     if problem:
         _tell(error=problem)
@@ -141,7 +142,7 @@ def _there(folder: Path, order: dict[str, Any], node: Node) -> str | None:
                 envvars={"ANSIBLE_HOST_KEY_CHECKING": "True"},
                 quiet=True,
             )
-            ssh.stdin.close()  # type: ignore[union-attr]
+            ssh.stdin.close()  # type: ignore[union-attr]  # it was opened with a pipe
         except BrokenPipeError:
             pass  # ssh ends, and tells why itself
 

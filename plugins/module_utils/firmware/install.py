@@ -95,7 +95,7 @@ def archive() -> bytes:
         files[f"{PACKAGE}/{folder}/__init__.py"] = ""
         for part in parts:
             spec = part.__spec__
-            source = spec.loader.get_source(part.__name__) if spec and spec.loader else None  # type: ignore[attr-defined]
+            source = spec.loader.get_source(part.__name__) if spec and spec.loader else None  # type: ignore[attr-defined]  # of zipimport's and the file system's loaders
             if source is None:
                 raise host.FirmwareError(f"the source of {part.__name__} cannot be read; nothing is changed")
             files[f"{PACKAGE}/{folder}/{part.__name__.rpartition('.')[2]}.py"] = source

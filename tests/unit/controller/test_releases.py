@@ -15,8 +15,8 @@ from wattfleet import cli, releases
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.wattfleet.energy.plugins.module_utils.firmware import manifest  # noqa: E402
-from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.verdict import (  # noqa: E402
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware import manifest
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.verdict import (
     check_image,
 )
 

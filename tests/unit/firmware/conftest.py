@@ -9,10 +9,10 @@ COLLECTIONS = Path(__file__).resolve().parents[3] / ".collections"
 if str(COLLECTIONS) not in sys.path:
     sys.path.insert(0, str(COLLECTIONS))
 
-import tempfile  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+import tempfile
+from collections.abc import Iterator
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ IMAGE = bytes(range(256)) * 4000
 SHA = hashlib.sha256(IMAGE).hexdigest()
 
 
-class Gateway(action.ActionModule):  # type: ignore[misc]
+class Gateway(action.ActionModule):  # type: ignore[misc]  # Ansible has no types
     """The action, with a gateway in place of a connection. `loses` names the chunks that are lost, from 1 on."""
 
     def __init__(self, host: FakeGateway, folder: Path, loses: set[int], **arguments: Any) -> None:

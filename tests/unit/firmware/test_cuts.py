@@ -115,6 +115,7 @@ def cut_at(step: int, work: Callable[[], object]) -> bool:
 
 
 def fresh(place: Path) -> FakeGateway:
+    # There is none at first.
     shutil.rmtree(place / "root", ignore_errors=True)
     return FakeGateway.make(place / "root")
 

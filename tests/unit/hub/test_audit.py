@@ -71,7 +71,7 @@ class World:
             "authorities": [self.authority.root.certificate, self.authority.intermediate.certificate],
         } | changes
         with self.database.connect("energy_read") as connection:
-            return verify(connection, Scope(**scope))  # type: ignore[arg-type]
+            return verify(connection, Scope(**scope))  # type: ignore[arg-type]  # of mixed types, by their names
 
     def witnesses(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))

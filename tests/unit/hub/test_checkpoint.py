@@ -50,7 +50,7 @@ def fill(store: Store, site: str, count: int) -> None:
 def recomputed(database: Database, site: str) -> list[bytes]:
     """Hashes of a site's leaves, from table batch alone."""
     return [
-        leaves.Leaf(site, stream, sequence, digest, key, received, count, quarantined).hash()  # type: ignore[arg-type]
+        leaves.Leaf(site, stream, sequence, digest, key, received, count, quarantined).hash()  # type: ignore[arg-type]  # rows are object
         for stream, sequence, digest, key, received, count, quarantined in database.rows(
             "SELECT b.stream, b.sequence, b.digest, k.public, b.received, b.readings, b.quarantined FROM batch b"
             " JOIN site s ON s.id = b.site JOIN site_key k ON k.id = b.key WHERE s.name = %s ORDER BY b.id",
@@ -150,7 +150,7 @@ def test_a_step_that_is_cut_goes_on_where_it_was(
     append, calls = leaves.append, iter(range(9))
 
     def cut(*arguments: object) -> None:
-        append(*arguments)  # type: ignore[arg-type]
+        append(*arguments)  # type: ignore[arg-type]  # rows are object
         if next(calls) == 1:
             raise KeyboardInterrupt
 

@@ -229,7 +229,7 @@ def test_checkpoints_go_to_the_gateways_and_prove_what_they_hold(hub: Hub, site:
     wait_until(lambda: site.committed == {1, 2, 3, 4}, "acknowledged")
     checkpoint()
     second = site.witnesses.get(timeout=20)
-    assert (second["size"], second["since"]["size"]) == (4, 1)  # type: ignore[index]
+    assert (second["size"], second["since"]["size"]) == (4, 1)  # type: ignore[index]  # of JSON as it came
     # It is retained for a gateway that was away.
     site.client.subscribe("energy/v1/plant-a/witness", qos=1)
     assert site.witnesses.get(timeout=20) == second

@@ -25,16 +25,18 @@ UTC = UTC
 def run(
     module: Any, capsys: pytest.CaptureFixture[str], check: bool = False, **arguments: Any
 ) -> dict[str, Any]:
-    """The answer of a module, with `failed` when it failed."""
+    """The answer of a module, with `failed` when it failed, and what it said on standard error as `said`."""
     with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
         module.main()
-    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return answer
+    told = capsys.readouterr()
+    return json.loads(told.out) | {"said": told.err}
 
 
 def warnings(told: dict[str, Any]) -> list[str]:
-    """What a module has warned of; ansible-core 2.19 and newer wrap each warning in an object."""
-    return [json.dumps(one) for one in told.get("warnings", [])]
+    """What a module has warned of; ansible-core 2.19 and newer wrap each warning in an object. In a process that has
+    loaded the controller's half as well they show it on standard error instead, broken into lines."""
+    said = [" ".join(one.split()) for one in told["said"].split("[WARNING]: ")[1:]]
+    return [json.dumps(one) for one in told.get("warnings", [])] + said
 
 
 class Folder:
@@ -159,7 +161,8 @@ def test_a_torn_last_line_is_told_and_stops_nothing(
     told = revoke(folder, capsys, name="lab-01")
     assert [one["serial"] for one in told["added"]] == ["a1"]
     torn = [one for one in warnings(told) if "the last line is torn" in one]
-    assert sorted("lab-01.jsonl" in one for one in torn) == [False, True], torn
+    # The other ledger's is not shown again where it was shown before.
+    assert any("lab-01.jsonl" in one for one in torn), torn
     assert [json.loads(line)["serial"] for line in entries.read_text().splitlines()] == ["a1"]
     told = sign(folder, capsys)
     assert told["lists"][0]["revoked"] == 1

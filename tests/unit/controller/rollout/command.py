@@ -21,9 +21,9 @@ def observed(path: object) -> Ledger:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return Ledger(path, observe)  # type: ignore[arg-type]
+    return Ledger(path, observe)  # type: ignore[arg-type]  # what observes has no name of its own
 
 
 if __name__ == "__main__":
-    folder.Ledger = observed  # type: ignore[assignment,misc]
+    folder.Ledger = observed  # type: ignore[assignment,misc]  # a function in place of the class
     sys.exit(cli.main())
