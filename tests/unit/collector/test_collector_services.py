@@ -43,7 +43,6 @@ from .collector_support import (
     running,
     wait_for,
 )
-from .test_witness import Hub as SigningHub
 
 SITE = "plant-a"
 FLOATS = list(struct.unpack(">2H", struct.pack(">f", 0.5))) * 120
@@ -338,26 +337,6 @@ def test_the_status_carries_the_key_until_the_hub_has_shown_that_it_knows_it(tmp
         (True, True),
     ]
     assert said[0][0]["key"] == said[2][0]["key"]
-
-
-def test_what_the_hub_has_signed_is_kept_and_what_does_not_fit_is_told(line: Line) -> None:
-    signer = SigningHub()
-    line.hub.witness(signer.sign(3))
-    persistence = Service("persistence", line.folder, line.config())
-    with running(persistence):
-        kept = line.folder / "witness.jsonl"
-        wait_for(kept.exists, "it is kept")
-        line.hub.witness(signer.sign(2))
-        wait_for(
-            lambda: "witness: refused: checkpoint 2 knows 2 batches" in persistence.journal, "it is told"
-        )
-        assert len(kept.read_text().splitlines()) == 1
-        persistence.send(signal.SIGTERM)
-        persistence.wait()
-    status = json.loads(line.hub.statuses.get(timeout=30))
-    while status["state"] == "online":
-        status = json.loads(line.hub.statuses.get(timeout=30))
-    assert status["witness"] == {"refused": 1, "number": 1, "size": 3}
 
 
 def test_the_backlogs_of_many_sites_do_not_start_in_step(

@@ -6,11 +6,17 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+
+if sys.version_info < (3, 11):
+    pytest.skip("the hub, which signs what is tested here, needs Python 3.11", allow_module_level=True)
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_collector.delivery import witness
 from energy_collector.delivery.witness import RefusedError, Witnesses
@@ -20,8 +26,11 @@ from energy_hub.evidence.witness import Fleet, describe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from .collector_support import Service, running, wait_for
+from .test_collector_services import Line
+
 SITE = "plant-a"
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class Hub:
@@ -256,3 +265,34 @@ def test_proofs_are_those_of_the_hub(size: int, data: st.DataObject) -> None:
             old, before, size, now, spoilt
         )
     assert not witness.is_consistent(old, bytes(32), size, now, path)
+
+
+# ---- In the service
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    found = Line(tmp_path)
+    yield found
+    found.hub.close()
+    found.broker.stop()
+
+
+def test_what_the_hub_has_signed_is_kept_and_what_does_not_fit_is_told(line: Line) -> None:
+    signer = Hub()
+    line.hub.witness(signer.sign(3))
+    persistence = Service("persistence", line.folder, line.config())
+    with running(persistence):
+        kept = line.folder / "witness.jsonl"
+        wait_for(kept.exists, "it is kept")
+        line.hub.witness(signer.sign(2))
+        wait_for(
+            lambda: "witness: refused: checkpoint 2 knows 2 batches" in persistence.journal, "it is told"
+        )
+        assert len(kept.read_text().splitlines()) == 1
+        persistence.send(signal.SIGTERM)
+        persistence.wait()
+    status = json.loads(line.hub.statuses.get(timeout=30))
+    while status["state"] == "online":
+        status = json.loads(line.hub.statuses.get(timeout=30))
+    assert status["witness"] == {"refused": 1, "number": 1, "size": 3}
