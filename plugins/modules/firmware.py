@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: firmware
 short_description: Take a gateway's firmware or collector a step further, safely
-version_added: "0.4.0"
+version_added: "0.3.0"
 description:
   - Transfers a signed release, has the gateway install it, looks, confirms, and takes back. One update is an
     attempt with a name; every step may be asked for again at any time, and an installation that was begun is never

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: firmware_gateway
 short_description: Give a gateway what it needs to take releases
-version_added: "0.4.0"
+version_added: "0.3.0"
 description:
   - Installs the program that updates a gateway, its systemd units, the keys that may sign releases for it, and the
     adapter of its model. The role firmware calls it where P(wattfleet.energy.firmware_files#filter) and

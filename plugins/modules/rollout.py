@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 ---
 module: rollout
 short_description: Plan a rollout, begin it by its digest, or take it up again
-version_added: "0.4.0"
+version_added: "0.3.0"
 description:
   - What C(wattfleet rollout plan) and C(wattfleet rollout start) do, for plays. Runs on the controller alone and
     contacts no host, unless a plan has to ask what sites run.

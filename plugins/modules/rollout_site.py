@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 ---
 module: rollout_site
 short_description: Take a site through a rollout, as the engine says
-version_added: "0.4.0"
+version_added: "0.3.0"
 description:
   - The engine of C(wattfleet rollout) is asked before every step, by the ledger that all sites share, and
     M(wattfleet.energy.firmware) is executed on the gateway. What a person does to the rollout by the command counts
