@@ -15,7 +15,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.host imp
 DOCUMENTATION = r"""
 name: firmware_files
 short_description: The files that a gateway needs to take releases
-version_added: 0.4.0
+version_added: 0.3.0
 description:
   - Tells what M(wattfleet.energy.firmware_gateway) would write for a model, so that it has to run only where
     P(wattfleet.energy.file_differences#filter) finds a difference.
