@@ -227,6 +227,7 @@ def by_hardening_role(rng: random.Random, site: Site) -> Change:
             r"file /etc/systemd/(journald|coredump)\.conf\.d\b.*",
             r"file /etc/systemd/system/(fail2ban\.service\.d|multi-user\.target\.wants/fail2ban)\b.*",
             r"file /etc/(login\.defs|rc\d\.d/[SK]\d+fail2ban)",
+            r"file /etc/apt/apt\.conf\.d/60energy-(auto|unattended)-upgrades",
             r"sysctl net\.ipv[46]\..*",
         ),
     )
