@@ -40,5 +40,5 @@ def ask(gate: Gate, records: Mapping[str, Record]) -> dict[str, Verdict]:
     """Verdicts in any case: whatever goes wrong in asking proves nothing about a site."""
     try:
         return gate.verdicts(records)
-    except Exception as error:  # noqa: BLE001  (see above)
+    except Exception as error:  # noqa: BLE001  (a gate may fail in any way)
         return dict.fromkeys(records, Verdict(Outcome.INCONCLUSIVE, f"the gate could not be asked: {error}"))
