@@ -211,7 +211,9 @@ def test_a_good_broker_is_told_with_version_cipher_certificate_and_latency(
     assert result["certificate"]["common_name"] == "localhost"
     assert result["certificate"]["names"] == ["DNS:localhost", "IP:127.0.0.1"]
     assert 29 < result["certificate"]["days_left"] <= 30
-    assert 0 < result["latency"]["connect"] < result["latency"]["handshake"] < 5
+    # Two stretches of time, one after the other: neither has to be the longer one.
+    assert 0 <= result["latency"]["connect"] < 5
+    assert 0 < result["latency"]["handshake"] < 5
     assert result["failure"] is None
 
 
