@@ -105,8 +105,11 @@ def answer(gateway, step, attempt, params):
 if __name__ == "__main__":
     main()
 '''
-# Read by every Python of the fleet's environment: the gate lets every site pass that has told its version.
+# Read by every Python of the fleet's environment: the gate lets every site pass that has told its version, but for
+# those that `undecided` names.
 GATE = """\
+from pathlib import Path
+
 try:
     from wattfleet.rollout import gate
     from wattfleet.rollout.gates import Outcome, Verdict
@@ -116,7 +119,13 @@ else:
     class Passes:
         def verdicts(self, records):
             assert all("version" in one.data["look"] for one in records.values()), "told what the gateway said"
-            return dict.fromkeys(records, Verdict(Outcome.PASS, "4 of 4 checks passed"))
+            undecided = Path({undecided!r}).read_text().split()
+            return {{
+                name: Verdict(Outcome.INCONCLUSIVE, "12 samples of 50")
+                if name in undecided
+                else Verdict(Outcome.PASS, "4 of 4 checks passed")
+                for name in records
+            }}
 
     gate.gate_of = lambda facts, hub: Passes()
 """
@@ -175,7 +184,9 @@ class StandInFleet:
             self.write(name, {"version": "1.0.0", "does": "good", "flashed": [], "asked": []})
         self.image, self.manifest = folder / "image.bin", folder / "manifest.json"
         self._release()
-        (folder / "sitecustomize.py").write_text(GATE)
+        self._undecided = folder / "undecided"
+        self.undecided()
+        (folder / "sitecustomize.py").write_text(GATE.format(undecided=str(self._undecided)))
         self.collections = folder / "collections"
         self._overlay()
 
@@ -233,6 +244,10 @@ class StandInFleet:
         (self.folder / "host_vars" / f"{name}.yml").write_text(
             "ansible_connection: ssh\nansible_host: 127.0.0.1\nansible_port: 9\n"
         )
+
+    def undecided(self, *names: str) -> None:
+        """The gate is inconclusive about these sites from now on."""
+        self._undecided.write_text(" ".join(names))
 
     # Commands.
 

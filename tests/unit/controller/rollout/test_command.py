@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from wattfleet.rollout.folder import Folder
+from wattfleet.rollout.run import TURN
 
 from .stand_in import StandInFleet
 
@@ -108,6 +109,53 @@ def test_a_bad_release_stops_at_the_canary_and_what_a_person_does_then(stand_in:
     assert fleet.read("s02")["flashed"] == []
     lines = fleet.run("log", "--site", "s00", "--json").stdout.splitlines()
     assert [json.loads(line)["new"] for line in lines][-1] == "ok"
+
+
+def test_a_person_pauses_resumes_approves_and_aborts(stand_in: Make) -> None:
+    """While a driver runs: it takes up each of them within a turn."""
+    fleet = stand_in(3, {"max_offline": 1})
+    digest = fleet.plan()
+    fleet.undecided(*fleet.names)
+    driver = fleet.begin("start", "r1", "--digest", digest)
+    wait_for(lambda: fleet.read("s00")["asked"])
+    wait_for(lambda: fleet.status()["state"] == "holding")
+    assert "s00" in fleet.status()["why"]
+
+    assert "is holding" in fleet.run("resume").stderr
+    assert fleet.run("pause").returncode == 0
+    assert "is paused" in fleet.run("approve").stderr
+    assert fleet.run("resume").returncode == 0
+    # Nothing was decided by that: the gate is as undecided as before.
+    wait_for(lambda: fleet.status()["state"] == "holding")
+    assert [fleet.read(name)["asked"] for name in ("s01", "s02")] == [[], []]
+    assert fleet.run("approve").returncode == 0
+
+    # One of the two others is paused while it is installed; it is finished, and the last one is not begun.
+    def flashed() -> list[str]:
+        return [name for name in ("s01", "s02") if fleet.read(name)["flashed"]]
+
+    wait_for(flashed)
+    assert fleet.run("pause").returncode == 0
+    fleet.undecided()
+    (begun,) = flashed()
+    wait_for(lambda: fleet.read(begun).get("confirmed"))
+    time.sleep(3 * TURN)
+    assert flashed() == [begun], "a paused rollout has begun a site"
+    assert fleet.status()["state"] == "paused"
+    assert driver.poll() is None
+
+    aborted = fleet.run("abort", "--why", "the vendor took it back")
+    assert aborted.returncode == 0
+    assert "the vendor took it back" in aborted.stdout
+    assert driver.wait(timeout=120) == 3
+    assert "is halted already" in fleet.run("abort").stderr
+    states = {one["site"]: one["state"] for one in fleet.status()["sites"]}
+    assert (states["s00"], states[begun]) == ("ok", "ok")
+    assert flashed() == [begun]
+    approvals = [
+        json.loads(line)["why"] for line in fleet.run("log", "--site", "s00", "--json").stdout.splitlines()
+    ]
+    assert any(why.startswith("approved by ") for why in approvals)
 
 
 AGAIN, MAKE = "read the plan again", "make it with `wattfleet rollout plan`"
