@@ -49,6 +49,22 @@ def active(host: Host) -> dict[str, str] | None:
     return None if found is None else {device: uuid for device, uuid, state in found if state == "activated"}
 
 
+def _profiles(host: Host) -> dict[str, str]:
+    """UUID -> device of the profiles that somebody wrote, '' for those that name none."""
+    profiles = {}
+    for directory in DIRECTORIES:
+        for path in host.at(directory).glob("*.nmconnection"):
+            content = path.read_bytes()
+            if generated(content):
+                continue
+            lines = content.decode(errors="replace").splitlines()
+            words = dict(
+                line.split("=", 1) for line in lines if line.startswith(("uuid=", "interface-name="))
+            )
+            profiles[words.get("uuid", "")] = words.get("interface-name", "")
+    return profiles
+
+
 def _on(host: Host) -> bool:
     """Whether NetworkManager manages anything at all, as it keeps it on disk."""
     try:
@@ -67,18 +83,37 @@ def switch_on(host: Host) -> None:
 def look(host: Host) -> dict[str, Any]:
     """Whether NetworkManager runs, what is active, and which devices are just coming or going, as a modem may do."""
     if not units.is_active(units.look(host, [UNIT])[UNIT]):
-        return {"running": False, "on": _on(host), "active": {}, "moving": []}
+        return {"running": False, "on": _on(host), "active": {}, "moving": [], "profiled": []}
     found = _connections(host)
     if found is None:
         raise GuardError(
             "NetworkManager runs but does not answer, so the network could not be put back; nothing is changed"
         )
+    profiles = _profiles(host)
     return {
         "running": True,
         "on": _on(host),
         "active": {device: uuid for device, uuid, state in found if state == "activated"},
         "moving": [device for device, _uuid, state in found if state != "activated"],
+        "profiled": [device for device, uuid, state in found if state == "activated" and uuid in profiles],
     }
+
+
+def without_profile(host: Host, was: dict[str, Any]) -> list[str]:
+    """Devices that a profile brought up, and none would at the next boot; until then they may be as they were.
+
+    NetworkManager that is started anew leaves a device whose profile is gone what it has, under a connection that it
+    makes for that. One that does not answer may not have seen yet that a profile is gone.
+    """
+    profiles = _profiles(host)
+    now = active(host) or {}
+    lost = []
+    for device in was["profiled"]:
+        follows = now.get(device)
+        waits = was["active"][device] in profiles or device in profiles.values()
+        if follows not in profiles and (follows is not None or not waits):
+            lost.append(device)
+    return lost
 
 
 def _more(found: dict[str, str], was: dict[str, Any]) -> list[str]:

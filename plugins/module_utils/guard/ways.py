@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import units
+from . import manager, units
 from .change import Change
 from .host import Host
 
@@ -76,6 +76,9 @@ def lost(host: Host, change: Change, was: dict[str, Any], links: dict[str, Any])
         if fresh and path == f"{units.LINKS}/{name}" and entry.get("target") == MASK and name not in off:
             lines.append(f"{name} is masked")
     lines += _target(change, was["links"] or {}, links)
+    if was["network"]:
+        without = manager.without_profile(host, was["network"]["manager"])
+        lines += [f"no profile of NetworkManager brings up {device} any more" for device in without]
     coming = look(host)
     for way in NEEDED:
         if any(name in WAYS[way] for name in was["ways"]) and not any(name in WAYS[way] for name in coming):

@@ -281,6 +281,20 @@ def deleted_profile(rng: random.Random, site: Site) -> Change:
     return Change("deleted-profile", WAN_PATH, options)
 
 
+def forgotten_profile(rng: random.Random, site: Site) -> Change:
+    """NetworkManager dies before it sees that the profile is gone, and leaves the device what it has until the next
+    boot."""
+    died = ["systemctl", "kill", "--signal=KILL", "NetworkManager.service"]
+    options = {
+        "subject": "network",
+        "files": [{"path": WAN_PATH, "state": "absent"}],
+        "apply": [died] if rng.random() < 0.5 else [died, ["sleep", "2"]],
+        "keep": network(),
+        "probes": probes(site),
+    }
+    return Change("forgotten-profile", WAN_PATH, options)
+
+
 def login_refused(rng: random.Random, site: Site) -> Change:
     """sshd is well, and still nobody gets in, or gets anywhere."""
     path, content = rng.choice(
@@ -407,6 +421,7 @@ KINDS: dict[str, Maker] = {
     "network-manager-masked": network_manager_masked,
     "lost-at-boot": lost_at_boot,
     "deleted-profile": deleted_profile,
+    "forgotten-profile": forgotten_profile,
     "login-refused": login_refused,
     "step-fails": step_fails,
     "by-network-module": by_network_module,
