@@ -61,15 +61,22 @@ class Gateway:
         self._faults = Faults()
         self._writer = Writer(config.buffer, self._faults)
         self._stop = asyncio.Event()
+        self._ready = asyncio.Event()
         self._started = int(time.time() * 1000)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises OSError when it cannot start."""
-        self._writer.open()
+        # Before anything else: a gateway that runs here already has readings in files that are not ours.
+        server = ControlServer(self.config.control_socket, self._handle)
+        await server.start()
         try:
-            await self._serve()
+            self._writer.open()
+            try:
+                await self._serve()
+            finally:
+                self._writer.stop()
         finally:
-            self._writer.stop()
+            await server.stop()
 
     async def _serve(self) -> None:
         rules = self.config.clock
@@ -88,8 +95,6 @@ class Gateway:
         self._polling = Polling(clock, lambda _: settled, self._processing.take, self._faults, learned)
         self._operations = Operations(self._polling.buses, self._polling.meters, clock, calibration.apply)
         self._reloading = asyncio.Lock()
-        server = ControlServer(self.config.control_socket, self._handle)
-        await server.start()
         await self._apply(self.config)
         metrics = self._metrics()
         loop = asyncio.get_running_loop()
@@ -103,6 +108,7 @@ class Gateway:
             len(self.config.buses),
             __version__,
         )
+        self._ready.set()
         notify("READY=1")
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._polling.failed()),
@@ -128,7 +134,6 @@ class Gateway:
             self._processing.close()
             if metrics is not None:
                 metrics.stop()
-            await server.stop()
 
     def _points(self) -> set[str]:
         return {point for one in self._polling.meters.values() for point in one.meter.points}
@@ -206,6 +211,7 @@ class Gateway:
                 raise RuntimeError("the thread that writes the buffer has ended")
 
     async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        await self._ready.wait()
         if request.get("op") == "status":
             return await self._status()
         if request.get("op") == "counters":

@@ -540,6 +540,8 @@ class Persistence:
             self._proven = self._proven or known is not None
             sent, puback = (known.sent, known.puback) if known else (None, None)
             lines.append(line(now, self._stream, sequence, readings, sent, puback))
+        if not lines:
+            return  # nothing was written, which says nothing about the log
         try:
             self._telemetry.write(lines)
         except OSError as error:

@@ -20,8 +20,6 @@ class TelemetryLog:
     def write(self, lines: Iterable[str]) -> None:
         """Append lines, all or none of them; raises OSError."""
         data = "".join(f"{line}\n" for line in lines).encode("ascii")
-        if not data:
-            return
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             size = os.fstat(handle).st_size

@@ -289,6 +289,8 @@ def test_a_telemetry_log_that_cannot_be_written_is_told_once_and_stops_nothing(l
     with running(service):
         for _ in range(4):
             envelope = line.next_batch()[0]
+            # The second one frees nothing, writes nothing, and does not make the log well.
+            line.acknowledge(envelope.stream, envelope.sequence)
             line.acknowledge(envelope.stream, envelope.sequence)
         buffer = Buffer(line.folder / "buffer.db")
         wait_for(lambda: buffer.state().batches == 0, "all are freed")
@@ -310,7 +312,6 @@ def test_the_telemetry_log_can_be_rotated_and_keeps_whole_lines(tmp_path: Path) 
         "1970-01-01T00:00:02.000Z stream=ab sequence=2 readings=2 sent=-"
         " puback=1970-01-01T00:00:01.500Z committed=1970-01-01T00:00:02.000Z\n"
     )
-    log.write([])
     with pytest.raises(OSError, match="No space left"):
         TelemetryLog(Path("/dev/full")).write(["x"])
 
