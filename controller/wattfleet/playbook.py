@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,14 +59,14 @@ def run_playbook(
 ) -> PlaybookResult:
     """Run `playbooks/<playbook>.yml` against `inventory`, showing one line of progress a host.
 
-    The complete output goes to `build/runs/<playbook>.log`. `extra_vars` are passed in a folder of mode 0700 that is
-    removed afterwards. Does not raise for failed hosts: look at `ok` and `failures`.
+    The complete output goes to `build/runs/<playbook>.log`, which the newest of several runs has. `extra_vars` are
+    passed in a folder of mode 0700 that is removed afterwards. Does not raise for failed hosts: look at `ok` and
+    `failures`.
     """
-    private = BUILD / "runner" / playbook
-    shutil.rmtree(private, ignore_errors=True)  # there is none unless a run was killed
-    private.mkdir(parents=True, mode=0o700)
+    private = _private_folder(playbook)
     log = BUILD / "runs" / f"{playbook}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)  # another run may be writing to it: it keeps the file, and loses the name
     started = time.monotonic()
     failures: list[Failure] = []
     result_stats: dict[str, dict[str, int]] = {}
@@ -111,6 +112,17 @@ def run_playbook(
     return PlaybookResult(
         playbook, run.status == "successful", time.monotonic() - started, log, result_stats, failures
     )
+
+
+def _private_folder(playbook: str) -> Path:
+    """A folder of this process alone: another fleet may be under way with the same playbook."""
+    folder = BUILD / "runner"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        # Of a run that was killed; its variables stay no longer than that.
+        if not Path("/proc", left.name.rpartition(".")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)  # what cannot go nobody else can read
+    return Path(tempfile.mkdtemp(prefix=f"{playbook}.", suffix=f".{os.getpid()}", dir=folder))
 
 
 def _environment() -> dict[str, str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,6 +92,25 @@ def test_a_playbook_that_cannot_be_read_is_a_failure_with_its_reason(project: Pa
     assert not result.ok
     assert result.failures
     assert result.failures[0].host == "controller"
+
+
+def test_another_run_of_the_same_playbook_is_left_alone(project: Path) -> None:
+    runner = project / "build" / "runner"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    other, left = runner / "try.abc.1", runner / f"try.abc.{ended.pid}"
+    for folder in (other, left):
+        folder.mkdir(parents=True)
+    log = project / "build" / "runs" / "try.log"
+    log.parent.mkdir()
+    with log.open("w") as others:
+        result, _ = run(project)
+        others.write("of the other run\n")
+    assert result.ok, result.failures
+    assert list(runner.iterdir()) == [other], (
+        "what a run left that was killed is there, or that of a run is not"
+    )
+    assert "of the other run" not in log.read_text()
 
 
 def test_variables_do_not_stay_on_disk(project: Path) -> None:
