@@ -6,6 +6,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from energy_collector.batches import batch
 from energy_collector.batches.varint import FormatError
@@ -25,9 +26,7 @@ def salvage(path: Path, tell: Callable[[str], None]) -> Iterator[tuple[int | Non
     try:
         for sequence in _keys(db, "SELECT sequence FROM batches ORDER BY sequence", tell):
             try:
-                row = db.execute(
-                    "SELECT checksum, data FROM batches WHERE sequence = ?", (sequence,)
-                ).fetchone()
+                row = _row(db, "SELECT checksum, data FROM batches WHERE sequence = ?", sequence)
                 body = batch.parse(stored_batch(sequence, 0, *row).data).body
                 found = batch.decode_body(body).readings()
             except (sqlite3.Error, CorruptError, FormatError) as error:
@@ -38,14 +37,14 @@ def salvage(path: Path, tell: Callable[[str], None]) -> Iterator[tuple[int | Non
         layouts: dict[int, Layout] = {}
         for number in _keys(db, "SELECT id FROM layouts ORDER BY id", tell):
             try:
-                row = db.execute("SELECT points FROM layouts WHERE id = ?", (number,)).fetchone()
-                layouts[number] = chunk.read_layout(row[0])
+                (points,) = _row(db, "SELECT points FROM layouts WHERE id = ?", number)
+                layouts[number] = chunk.read_layout(points)
             except (sqlite3.Error, CorruptError) as error:  # noqa: PERF203  (each layout for itself)
                 tell(f"layout {number}: {error}")
         for number in _keys(db, "SELECT id FROM chunks ORDER BY id", tell):
             try:
-                row = db.execute("SELECT data FROM chunks WHERE id = ?", (number,)).fetchone()
-                records = list(chunk.records(chunk.check(row[0]), layouts))
+                (data,) = _row(db, "SELECT data FROM chunks WHERE id = ?", number)
+                records = list(chunk.records(chunk.check(data), layouts))
             except (sqlite3.Error, CorruptError) as error:
                 tell(f"readings from number {number} on: {error}")
                 continue
@@ -82,3 +81,11 @@ def _keys(db: sqlite3.Connection, query: str, tell: Callable[[str], None]) -> li
     except sqlite3.Error as error:
         tell(f"{query}: {error}; {len(found)} rows could be read")
     return found
+
+
+def _row(db: sqlite3.Connection, query: str, key: int) -> tuple[Any, ...]:
+    """A row by its key. In a damaged tree a row can be listed and still not be found."""
+    row: tuple[Any, ...] | None = db.execute(query, (key,)).fetchone()
+    if row is None:
+        raise CorruptError("the row is listed, and cannot be found")
+    return row
