@@ -78,24 +78,28 @@ def polls_of(answers: Sequence[Answer], interval: float) -> list[Poll]:
     Requests that belong to every poll are told from those made once (SunSpec discovery, probes) by how often they
     occur: a poll is whole when each of the regular requests was answered in it.
     """
+    everything = _groups(answers, interval)
+    seen = Counter(request for group in everything for request in {answer.request for answer in group})
+    regular = {request for request, times in seen.items() if times > len(everything) / 2}
+    polls = []
+    # A probe half way between two polls would make one of them.
+    for group in _groups([answer for answer in answers if answer.request in regular], interval):
+        whole = {answer.request for answer in group} == regular and all(
+            answer.kind == "answered" for answer in group
+        )
+        polls.append(Poll(group[0].time, group[-1].time, whole))
+    return polls
+
+
+def _groups(answers: Sequence[Answer], interval: float) -> list[list[Answer]]:
+    """Answers that are less than half an interval apart."""
     groups: list[list[Answer]] = []
     for answer in sorted(answers, key=lambda one: one.time):
         if groups and answer.time - groups[-1][-1].time < interval / 2:
             groups[-1].append(answer)
         else:
             groups.append([answer])
-    seen = Counter(request for group in groups for request in {answer.request for answer in group})
-    regular = {request for request, times in seen.items() if times > len(groups) / 2}
-    polls = []
-    for group in groups:
-        requests = {answer.request for answer in group}
-        if not requests & regular:
-            continue
-        whole = requests >= regular and all(
-            answer.kind == "answered" for answer in group if answer.request in regular
-        )
-        polls.append(Poll(group[0].time, group[-1].time, whole))
-    return polls
+    return groups
 
 
 def count_site(

@@ -78,6 +78,13 @@ def test_discovery_requests_are_no_poll() -> None:
     assert count([*answers(), *discovery], readings()).exact
 
 
+def test_a_probe_between_two_polls_does_not_make_them_one() -> None:
+    probe = [Answer(14.9, "main", (43, 0, 1), "answered"), Answer(15.3, "main", (4, 52, 2), "answered")]
+    result = count([*answers(), *probe], readings())
+    assert result.exact, result.doubled
+    assert result.polls == 19
+
+
 def test_a_poll_that_was_answered_in_part_may_lack_readings() -> None:
     answered = [answer for answer in answers() if not (answer.request == BLOCKS[1] and 79 < answer.time < 81)]
     stored = [
