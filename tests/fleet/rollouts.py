@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,9 +163,19 @@ class Rollout:
         return str(document["digest"])
 
     def begin(self, image: Path, sites: list[str]) -> None:
-        """Plan, start, and leave it running."""
+        """Plan, start, and leave it running once it stands in the ledger."""
         digest = self.plan(image, sites)
         self.drive("start", self.name, "--digest", digest)
+        assert self.process is not None
+        while not self._has_begun():
+            assert self.process.poll() is None, self._log.read_text()
+            time.sleep(1)
+
+    def _has_begun(self) -> bool:
+        done = subprocess.run(
+            self._command("status", self.name, "--json"), cwd=ROOT, capture_output=True, check=False
+        )
+        return done.returncode == 0
 
     def drive(self, *words: str) -> None:
         """A command that goes on until the rollout is over."""
