@@ -15,6 +15,7 @@ from typing import Any
 from energy_collector.errors import UnusableError
 
 MAX_LINE = 64 << 10
+BACKLOG = 100
 # Longer than the slowest answer: a whole meter on a slow line, each request timing out.
 CLIENT_TIMEOUT = 60.0
 
@@ -46,11 +47,24 @@ class ControlServer:
         """Listen. Raises OSError when the path cannot be used, or another gateway listens there."""
         if self._path.exists():
             self._remove_stale()
+        self._server = await asyncio.start_unix_server(self._serve, sock=self._listening(), limit=MAX_LINE)
+
+    def _listening(self) -> socket.socket:
+        """A socket that has its name only once it listens: who sees the name is never refused."""
+        new = Path(f"{self._path}~")
+        new.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX)
         before = os.umask(0o117)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=MAX_LINE)
+            sock.bind(str(new))
+            sock.listen(BACKLOG)
+            new.rename(self._path)
+        except OSError:
+            sock.close()
+            raise
         finally:
             os.umask(before)
+        return sock
 
     def _remove_stale(self) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
