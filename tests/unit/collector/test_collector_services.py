@@ -60,7 +60,7 @@ class Line:
         self.hub = FakeHub(self.broker, self.authority, SITE)
 
     def config(self, **changes: Any) -> dict[str, Any]:
-        batches = {"interval": 1, "resend": 2}
+        batches = {"interval": 1, "resend": 2, **changes.pop("batch", {})}
         changes.setdefault("hub", {}).setdefault("port", self.broker.port)
         return document(self.folder, batch=batches, **changes)
 
@@ -96,11 +96,14 @@ def test_from_a_meter_to_the_hub_and_out_of_the_buffer(line: Line) -> None:
             for name, unit in (("main", 1), ("gone", 2), ("press", 3))
         ]
         buses = [
-            {"name": "hall", "type": "modbus-tcp", "host": "127.0.0.1", "port": server.port, "timeout": 0.2}
+            {"name": "hall", "type": "modbus-tcp", "host": "127.0.0.1", "port": server.port, "timeout": 1.0}
         ]
         # The gateway itself is read on whole minutes, which a run of this test may or may not meet.
         sources = {name: {"enabled": False} for name in ("host", "hwmon")}
-        settings = line.config(buses=buses, meters=meters, interval=0.5, sources=sources)
+        # Nothing comes twice here, however late it is acknowledged.
+        settings = line.config(
+            buses=buses, meters=meters, interval=0.5, sources=sources, batch={"resend": 60}
+        )
         gateway = Service("gateway", line.folder, settings)
         persistence = Service("persistence", line.folder, settings)
         with running(persistence, gateway):
