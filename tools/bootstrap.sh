@@ -38,7 +38,7 @@ install_debian_packages() { # LIST…
     # Tests run brokers, databases and an sshd of their own. Those of the packages stay off, at the next start as well.
     for package in "${missing[@]}"; do
         case $package in
-            mosquitto | postgresql) systemctl --quiet disable "$package.service" ;;
+            haproxy | mosquitto | postgresql) systemctl --quiet disable "$package.service" ;;
             openssh-server) systemctl --quiet disable ssh.service ;;
         esac
     done

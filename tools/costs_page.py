@@ -40,10 +40,12 @@ def machine() -> str:
 
 
 def number(value: object) -> str:
-    """A figure, `-` where there is none."""
+    """A figure with four digits that say something, a word, or `-` where there is none."""
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float) and abs(value) < 10_000:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
 def section(name: str, rows: list[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from plugins.module_utils.inventory import kinds, schema
-from plugins.module_utils.inventory.profiles import Profiles
+from plugins.module_utils.inventory.profiles import Payloads, Profiles
 
 REFERENCE = ROOT / "docs" / "reference"
 BASE = "https://raw.githubusercontent.com/wattfleet/wattfleet/main/docs/reference/schema"
@@ -106,12 +106,18 @@ CHECKS = """\
   `output_accept` goes with `output: restricted`.
 - As many keys may sign releases as the threshold asks for, at least; an adapter's `install` has `{image}` in it, and
   its `version_pattern` has one group.
-- A maintenance window does not end when it starts. In `rollout`, `max_failed` is less than `max_offline`, and no two
-  nodes have one name.
+- A maintenance window does not end when it starts. In `rollout`, `max_failed` is less than `max_offline`, no two
+  nodes have one name, and `soak` is at least four times the interval at which collectors tell what the buses count,
+  unless the gates `crc_errors` and `timeouts` decide nothing.
+- The brokers' domain is in that of the hub's name. Brokers have names and addresses of their own, and need that domain;
+  no two of the hub's databases have one name or one port.
 - A bus's host is in the energy network and not the gateway itself. No two buses lead to one host and port,
   or one serial port: a bus has one master.
 - Names of buses, and of meters, are unique in the site; a meter is on one of the site's buses; no two
   meters of a bus have one unit; units 0 and 255 are only on `modbus-tcp`.
+- A radio's broker is in the energy network or on `127.0.0.1`; names of radios are unique and no bus's; at least one
+  meter reports by each. A radio meter is on one of the site's radios, its profile is for that radio's server, no two
+  have one device, and a device of ChirpStack is a DevEUI.
 - In a ratio the primary is not smaller than the secondary.
 - `channels` go with profiles that have analogue inputs, and only with those; no input is used twice; `low`
   and `high` differ.
@@ -154,13 +160,13 @@ def written(value: Any) -> str:
 
 
 def type_of(kind: kinds.Kind) -> str:
-    if isinstance(kind, kinds.Record | kinds.Variants | kinds.Table):
+    if isinstance(kind, kinds.Record | kinds.Variants | kinds.Table | kinds.Fork):
         return "mapping"
     if isinstance(kind, kinds.Listing):
         inner = kind.item
         return (
             "list of mappings"
-            if isinstance(inner, kinds.Record | kinds.Variants)
+            if isinstance(inner, kinds.Record | kinds.Variants | kinds.Fork)
             else f"list: {type_of(inner)} each"
         )
     if isinstance(kind, kinds.Choice):
@@ -194,6 +200,13 @@ def sections(record: kinds.Record, path: str) -> Iterator[str]:
             yield f"### `{below}`"
             yield ""
             yield from sections(kind, below)
+        elif isinstance(kind, kinds.Fork):
+            yield f"### `{below}`"
+            yield ""
+            yield from sections(kind.otherwise, below)
+            yield f"### `{below}` with `{kind.key}`"
+            yield ""
+            yield from table(kind.there)
         elif isinstance(kind, kinds.Variants):
             for word, variant in kind.records.items():
                 yield f"### `{below}` with `{kind.key}: {word}`"
@@ -201,12 +214,14 @@ def sections(record: kinds.Record, path: str) -> Iterator[str]:
                 yield from table(variant)
 
 
-def site_file_page(found: schema.Schemas, profiles: tuple[str, ...]) -> str:
+def site_file_page(found: schema.Schemas, profiles: tuple[str, ...], payloads: tuple[str, ...]) -> str:
     defaults = found.fleet.keys["defaults"]
     fleet = kinds.Record({name: key for name, key in found.fleet.keys.items() if name != "defaults"}, "")
     assert isinstance(defaults.kind, kinds.Record)
     lines = [INTRODUCTION, "## Keys of a site file", "", *sections(found.site, "")]
     lines += ["### Profiles", "", *(f"- `{name}`" for name in profiles), ""]
+    lines += ["### Payload files", "", "The profiles of meters that report by radio.", ""]
+    lines += [*(f"- `{name}`" for name in payloads), ""]
     lines += [
         "## Keys of a fleet file",
         "",
@@ -234,11 +249,11 @@ def default_names(record: kinds.Record, path: str) -> Iterator[str]:
 
 def pages() -> dict[Path, str]:
     """Every generated file with its text."""
-    profiles = Profiles()
+    profiles, payloads = Profiles(), Payloads()
     if not profiles.names:
         sys.exit(f"generate_schema: no profile in {profiles.folder}, expected at least one")
-    found = schema.schemas(profiles.names)
-    files = {REFERENCE / "site-file.md": site_file_page(found, profiles.names)}
+    found = schema.schemas(profiles.names, payloads.names)
+    files = {REFERENCE / "site-file.md": site_file_page(found, profiles.names, payloads.names)}
     for name, document in json_schemas(found).items():
         files[REFERENCE / "schema" / name] = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     return files

@@ -16,7 +16,9 @@ venv=${WATTFLEET_VENV:-.venv}
 export PATH=$PWD/$venv/bin:$PATH MOLECULE_GLOB='tests/molecule/*/molecule.yml'
 lanes=${WATTFLEET_LANES:-2}
 lab=${WATTFLEET_LAB:-molecule}   # the labs that the hosts are added to are called so, the second one with a 2, …
-mkdir -p build/molecule
+# Each line-up has a folder of its own: one may run beside the other.
+folder=$PWD/build/molecule${venv#.venv}
+mkdir -p "$folder"
 
 version=$(ansible --version)
 version=${version%%$'\n'*}
@@ -29,10 +31,10 @@ lane() { # NUMBER SCENARIO…
     # Whatever happens, no host of the scenarios stays behind.
     trap 'python -m wattfleet_lab down >/dev/null' EXIT
     for scenario in "$@"; do
-        log=build/molecule/$scenario.log
+        log=$folder/$scenario.log
         started=$SECONDS
         # Molecule finds the shared configuration by itself only in a git clone, and passes without it, having tested nothing.
-        if molecule --base-config .config/molecule/config.yml test -s "$scenario" >"$log" 2>&1 </dev/null; then
+        if MOLECULE_EPHEMERAL_DIRECTORY=$folder/$scenario molecule --base-config .config/molecule/config.yml test -s "$scenario" >"$log" 2>&1 </dev/null; then
             printf '    %-14s passed in %d s\n' "$scenario" $((SECONDS - started))
         else
             tail -n 120 "$log"

@@ -119,7 +119,9 @@ def is_computed(default: Any) -> bool:
 
 
 def find_example(playbooks: Path, role: str) -> str | None:
-    """The first task of the collection's playbooks that imports `role`, as it is written there."""
+    """The first task of the collection's playbooks that imports `role`, as it is written there; a part of it only where
+    none imports the whole."""
+    part = None
     for path in sorted(playbooks.glob("*.yml")):
         text = path.read_text(encoding="utf-8")
         document = yaml.compose(text)
@@ -131,8 +133,11 @@ def find_example(playbooks: Path, role: str) -> str | None:
             names = {key.value: content.value for key, content in imported.value}
             if str(names.get("name", "")).rpartition(".")[2] == role:
                 lines = text.splitlines()[task.start_mark.line : task.end_mark.line]
-                return textwrap.dedent("\n".join(lines)).strip()
-    return None
+                found = textwrap.dedent("\n".join(lines)).strip()
+                if "tasks_from" not in names:
+                    return found
+                part = part or found
+    return part
 
 
 def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:

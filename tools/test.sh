@@ -1,40 +1,78 @@
 #!/usr/bin/env bash
-# Everything CI runs, in order, with the time each part took. A part that fails ends the run.
+# Everything CI runs. What checks the text comes first; then two tracks side by side, since tests on real hosts wait
+# more than they compute. Each part writes into build/test/<part>.log, and its time is told in the end.
+# A part that fails shows its end, and nothing is begun after it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-summary=()
+logs=build/test
+rm -rf "$logs"
+mkdir -p "$logs"
+
 part() { # NAME COMMAND…
-    local name=$1 started=$SECONDS
+    local name=$1 log=$logs/$1.log started=$SECONDS took
     shift
-    printf '\n==== %s\n' "$name"
-    "$@"
-    summary+=("$(printf '%-28s %4d s' "$name" $((SECONDS - started)))")
+    [ ! -e "$logs/failed" ] || return 1
+    printf '==== %s: begun; follow it in %s\n' "$name" "$log"
+    if "$@" >"$log" 2>&1 </dev/null; then
+        took=$(printf '%-20s %5d s' "$name" $((SECONDS - started)))
+        echo "$took" >>"$logs/times"
+        printf '==== passed: %s   %s\n' "$took" "$(tail -n 1 "$log")"
+    else
+        touch "$logs/failed"
+        tail -n 200 "$log"
+        printf '==== FAILED: %s after %d s; the whole output is in %s\n' "$name" $((SECONDS - started)) "$log"
+        return 1
+    fi
 }
 
-part "bootstrap" make --no-print-directory bootstrap-tests
-part "lint" make --no-print-directory lint
-part "sanity" make --no-print-directory sanity
-part "unit" make --no-print-directory unit
-
 # The other supported line-up of Python and ansible-core, where this machine has it beside the newest one.
-if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' &&
-    /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-    part "unit (Python 3.11)" make --no-print-directory unit-floor
-    part "molecule" make --no-print-directory molecule
-    part "molecule (core 2.19)" env WATTFLEET_VENV=.venv-floor tools/molecule.sh preflight identity
-else
-    echo "==== only one supported Python here: the second line-up (Python 3.11 with ansible-core 2.19) was not tested"
-    part "molecule" make --no-print-directory molecule
-fi
+floor() {
+    .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' &&
+        /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
+}
 # The collector runs on older Pythons than the controller: on what gateways have.
-if compgen -G "${PYENV_ROOT:-$HOME/.pyenv}/versions/3.10.*/bin/python3" >/dev/null || command -v python3.10 >/dev/null; then
-    part "collector (Python 3.10)" make --no-print-directory unit-gateway
-else
-    echo "==== no Python 3.10 here: the collector was not tested on the oldest Python of a gateway"
-fi
-part "faults (few rounds)" make --no-print-directory faults-few
-part "fleet" make --no-print-directory fleet-short SITES=2
+gateway() {
+    compgen -G "${PYENV_ROOT:-$HOME/.pyenv}/versions/3.10.*/bin/python3" >/dev/null || command -v python3.10 >/dev/null
+}
+
+prepare() {
+    make --no-print-directory bootstrap-tests release &&
+        { ! floor || tools/bootstrap.sh floor; } &&
+        .venv/bin/python -m wattfleet_lab image   # two labs would build it at once
+}
+
+loose() {
+    part unit make --no-print-directory unit
+    if floor; then
+        part unit-floor make --no-print-directory unit-floor
+        part molecule-floor env WATTFLEET_LAB=floor WATTFLEET_VENV=.venv-floor tools/molecule.sh preflight identity
+    else
+        echo "==== only one supported Python here: the second line-up (Python 3.11 with ansible-core 2.19) was not tested"
+    fi
+    if gateway; then
+        part unit-gateway make --no-print-directory unit-gateway
+    else
+        echo "==== no Python 3.10 here: the collector was not tested on the oldest Python of a gateway"
+    fi
+    part faults-few make --no-print-directory faults-few
+}
+
+hosts() {
+    part molecule make --no-print-directory molecule
+    part fleet-short make --no-print-directory fleet-short SITES=2
+}
+
+part prepare prepare
+part lint make --no-print-directory lint
+part sanity make --no-print-directory sanity
+set -m   # each track is a process group, so that what is interrupted is not left running
+loose & tracks=($!)
+hosts & tracks+=($!)
+trap 'kill -- "${tracks[@]/#/-}" 2>/dev/null; wait; exit 130' INT TERM
+failed=0
+for track in "${tracks[@]}"; do wait "$track" || failed=1; done
+[ "$failed" -eq 0 ] || { echo "==== not all parts passed"; exit 1; }
 
 printf '\n==== all parts passed\n'
-printf '%s\n' "${summary[@]}"
+cat "$logs/times"

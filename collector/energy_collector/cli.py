@@ -85,6 +85,7 @@ def _check(options: argparse.Namespace) -> int:
             raise config.ConfigError([f"{settings.device_mapping}: {error}"]) from error
     print(
         f"{options.file}: site {settings.site}, {len(settings.meters)} meters on {len(settings.buses)} buses"
+        f"{settings.by_radio}"
     )
     return OK
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from energy_collector.meters.profile import Profile
+    from energy_collector.radio.payload import Payload
 
 DEFAULT_PATH = Path("/etc/energy/config.yaml")
 SOURCES = ("hwmon", "host", "buses")
+ROLES = ("main", "consumption", "generation", "storage", "process")
 # NAMUR NE 43 (2003): up to 3.6 mA the transmitter or its wire is faulty.
 BROKEN_WIRE_MA = 3.6
 
@@ -107,6 +109,41 @@ class MeterConfig:
 
 
 @dataclass(frozen=True)
+class RadioMeterConfig:
+    """A meter that reports by radio. `interval` (s) is how often at least, `silence` (s) how long without a reading
+    makes its points null."""
+
+    name: str
+    radio: str
+    device: str
+    profile: str
+    interval: float
+    silence: float
+    mapping: Payload
+    role: str = "consumption"
+    reverse: bool = False
+    # Names of the points to take, all of them when empty.
+    points: tuple[str, ...] = ()
+    max_power: float | None = None
+
+
+@dataclass(frozen=True)
+class RadioConfig:
+    """A Zigbee or LoRaWAN server, and the MQTT broker that it publishes on. `topic` is zigbee2mqtt's base topic,
+    `application` ChirpStack's application id, all of them when empty."""
+
+    name: str
+    type: str
+    host: str
+    port: int = 1883
+    topic: str = "zigbee2mqtt"
+    application: str = ""
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    meters: tuple[RadioMeterConfig, ...] = ()
+
+
+@dataclass(frozen=True)
 class SourceConfig:
     """Readings that do not come from a bus, every `interval` s."""
 
@@ -131,11 +168,16 @@ class HubConfig:
 
 @dataclass(frozen=True)
 class BufferConfig:
-    """The buffer's file and its bounds, how often it is written, and where readings wait in memory until then."""
+    """The buffer's file and its bounds, how often it is written, and where readings wait in memory until then.
+
+    What the hub has is kept for `keep_age` s while the buffer is smaller than `keep_bytes`.
+    """
 
     path: Path = Path("/var/lib/energy/buffer.db")
     max_bytes: int = 536870912
     max_age: float = 7776000.0
+    keep_age: float = 604800.0
+    keep_bytes: int = 134217728
     commit_interval: float = 1.0
     pending: Path = Path("/run/energy/pending")
 
@@ -187,6 +229,24 @@ class Config:
     # Port of the metrics on loopback; None where nobody has asked for them.
     metrics_port: int | None = None
     sources: tuple[SourceConfig, ...] = tuple(map(SourceConfig, SOURCES))
+    radios: tuple[RadioConfig, ...] = ()
+    # What was heard by radio, so that what comes twice is known after a restart.
+    heard: Path = Path("/var/lib/energy/heard.json")
+
+    @property
+    def radio_meters(self) -> tuple[RadioMeterConfig, ...]:
+        """The meters of all radios."""
+        return tuple(meter for radio in self.radios for meter in radio.meters)
+
+    @property
+    def all_meters(self) -> tuple[MeterConfig | RadioMeterConfig, ...]:
+        """Those on buses, then those of radios."""
+        return (*self.meters, *self.radio_meters)
+
+    @property
+    def by_radio(self) -> str:
+        """How many they are, in words that follow those about the others; nothing where there are none."""
+        return f" and {len(self.radio_meters)} by radio" if self.radio_meters else ""
 
 
 def load(path: Path) -> Config:

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from energy_collector import profiles
+from energy_collector import profiles, radio_file
 from energy_collector.config import (
     BROKEN_WIRE_MA,
+    ROLES,
     SOURCES,
     BatchConfig,
     BufferConfig,
@@ -26,16 +27,16 @@ from energy_collector.config import (
     DeliveryConfig,
     HubConfig,
     MeterConfig,
+    RadioConfig,
     SourceConfig,
 )
 from energy_collector.meters.profile import Profile
-from energy_collector.section import Section, near
+from energy_collector.section import NAME, Section, near
 
 PROFILES = Path("/etc/energy/profiles")
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+PAYLOADS = Path("/etc/energy/payloads")
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
 RATIO = re.compile(r"([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)")
-ROLES = ("main", "consumption", "generation", "storage", "process")
 SIGNALS = ("4-20mA", "0-10V")
 BUS_TYPES = ("modbus-tcp", "rtu-over-tcp", "rtu")
 BAUDRATES = (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
@@ -51,8 +52,12 @@ def parse(data: Any) -> Config:
     interval = root.number("interval", float, 0.1, 3600, 10.0)
     buses = [_bus(section) for section in root.sections("buses")]
     own = profiles.own(_path(root, "profiles", PROFILES), faults)
-    meters = [_meter(section, interval, buses, own) for section in root.sections("meters")]
-    _check_unique(buses, meters, faults)
+    listed = root.sections("meters")
+    meters = [_meter(section, interval, buses, own) for section in listed if "radio" not in section.data]
+    radios = _radios(root, [section for section in listed if "radio" in section.data])
+    _check_names(listed, faults)
+    _check_unique(buses, meters, [one.path for one in listed if "radio" not in one.data], faults)
+    radio_file.check_unique(radios, {one.name for one in buses}, faults)
     control_socket = _path(root, "control_socket", Config.control_socket)
     buffer = _buffer(root.section("buffer", required=False), control_socket)
     config = Config(
@@ -72,11 +77,19 @@ def parse(data: Any) -> Config:
         learned=_path(root, "learned", buffer.path.with_name("learned.json")),
         sources=_sources(root.section("sources", required=False)),
         metrics_port=_metrics_port(root.section("metrics", required=False)),
+        radios=radios,
+        heard=_path(root, "heard", buffer.path.with_name("heard.json")),
     )
     root.finish()
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def _radios(root: Section, meters: list[Section]) -> tuple[RadioConfig, ...]:
+    folder = _path(root, "payloads", PAYLOADS)
+    sections = root.sections("radios") if "radios" in root.data else []
+    return radio_file.radios(sections, meters, folder)
 
 
 def _path(section: Section, key: str, default: Path) -> Path:
@@ -86,15 +99,8 @@ def _path(section: Section, key: str, default: Path) -> Path:
     return path
 
 
-def _name(section: Section) -> str:
-    name = section.take("name", str)
-    if name and not NAME.fullmatch(name):
-        section.fault("name", f"{name!r} is not made of lower-case letters, digits and single hyphens")
-    return name
-
-
 def _bus(section: Section) -> BusConfig:
-    name = _name(section)
+    name = section.name()
     kind = section.choice("type", BUS_TYPES)
     timeout = section.number("timeout", float, 0.05, 30, 1.0)
     request_gap = section.number("request_gap", float, 0, 1, 0.0)
@@ -150,7 +156,7 @@ def _meter(
         section.fault("unit", f"{unit} is not a Modbus unit id from 1 to 247 (0 and 255 only on modbus-tcp)")
     profile = section.choice("profile", {*profiles.names(), *own})
     meter = MeterConfig(
-        name=_name(section),
+        name=section.name(),
         bus=bus,
         unit=unit,
         profile=profile,
@@ -280,7 +286,21 @@ def _points(section: Section, meter: MeterConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(str, names)))
 
 
-def _check_unique(buses: list[BusConfig], meters: list[MeterConfig], faults: list[str]) -> None:
+def _check_names(meters: list[Section], faults: list[str]) -> None:
+    paths: dict[str, str] = {}
+    for section in meters:
+        name = section.data.get("name")
+        if not isinstance(name, str):
+            continue
+        if paths.setdefault(name, section.path) != section.path:
+            faults.append(f"{section.path}.name: {name!r} is used twice")
+        if name in SOURCES:
+            faults.append(f"{section.path}.name: {name!r} is what the gateway's own points are named")
+
+
+def _check_unique(
+    buses: list[BusConfig], meters: list[MeterConfig], paths: list[str], faults: list[str]
+) -> None:
     names: dict[str, int] = {}
     endpoints: dict[str, str] = {}
     for index, bus in enumerate(buses):
@@ -289,18 +309,11 @@ def _check_unique(buses: list[BusConfig], meters: list[MeterConfig], faults: lis
         other = endpoints.setdefault(bus.endpoint, bus.name)
         if other != bus.name:
             faults.append(f"buses[{index}]: {bus.endpoint} is already the bus {other}; a line has one master")
-    names.clear()
     units: dict[tuple[str, int], str] = {}
-    for index, meter in enumerate(meters):
-        if names.setdefault(meter.name, index) != index:
-            faults.append(f"meters[{index}].name: {meter.name!r} is used twice")
-        if meter.name in SOURCES:
-            faults.append(f"meters[{index}].name: {meter.name!r} is what the gateway's own points are named")
+    for path, meter in zip(paths, meters, strict=True):
         first = units.setdefault((meter.bus, meter.unit), meter.name)
         if first != meter.name:
-            faults.append(
-                f"meters[{index}].unit: {meter.unit} on bus {meter.bus} is already the meter {first}"
-            )
+            faults.append(f"{path}.unit: {meter.unit} on bus {meter.bus} is already the meter {first}")
 
 
 def _hub(section: Section) -> HubConfig:
@@ -329,6 +342,8 @@ def _buffer(section: Section, control_socket: Path) -> BufferConfig:
         _path(section, "path", BufferConfig.path),
         section.number("max_bytes", int, 1 << 20, 1 << 50, BufferConfig.max_bytes),
         section.number("max_age", float, 60, 3.2e9, BufferConfig.max_age),
+        section.number("keep_age", float, 0, 3.2e9, BufferConfig.keep_age),
+        section.number("keep_bytes", int, 0, 1 << 50, BufferConfig.keep_bytes),
         section.number("commit_interval", float, 1, 10, BufferConfig.commit_interval),
         _path(section, "pending", control_socket.with_name("pending")),
     )

@@ -23,13 +23,14 @@ from energy_collector.notify import notify, watchdog_interval
 from energy_collector.operations import Operations, whole
 from energy_collector.polling.buses import Polling
 from energy_collector.polling.poller import PolledMeter
-from energy_collector.processing import Processing
+from energy_collector.processing import Measured, Processing
 from energy_collector.stages.calibration import Calibration
 from energy_collector.storage.writer import Writer
 from energy_collector.times import iso
 
 if TYPE_CHECKING:
     from energy_collector.metrics import Metrics
+    from energy_collector.radio.radios import Radios
 
 # A writer that has not come round for so long hangs in the kernel; systemd then restarts us. In s.
 WRITER_PATIENCE = 90.0
@@ -44,6 +45,7 @@ FIXED = (
     "learned",
     "metrics_port",
     "sources",
+    "heard",
 )
 # The longest time for which every sample is given on request, in s.
 MAX_RAW = 86400
@@ -95,6 +97,9 @@ class Gateway:
         self._polling = Polling(clock, lambda _: settled, self._processing.take, self._faults, learned)
         self._operations = Operations(self._polling.buses, self._polling.meters, clock, calibration.apply)
         self._reloading = asyncio.Lock()
+        self._settled = settled
+        self._radios: Radios | None = None
+        self._radios_begun = asyncio.Event()
         await self._apply(self.config)
         metrics = self._metrics()
         loop = asyncio.get_running_loop()
@@ -102,16 +107,18 @@ class Gateway:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         log.info(
-            "%s: %d meters on %d buses, version %s",
+            "%s: %d meters on %d buses%s, version %s",
             self.config.site,
             len(self.config.meters),
             len(self.config.buses),
+            self.config.by_radio,
             __version__,
         )
         self._ready.set()
         notify("READY=1")
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._polling.failed()),
+            asyncio.create_task(self._radios_failed()),
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._stop.wait()),
@@ -128,6 +135,8 @@ class Gateway:
         finally:
             notify("STOPPING=1")
             await self._polling.stop()
+            if self._radios is not None:
+                await self._radios.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -135,8 +144,20 @@ class Gateway:
             if metrics is not None:
                 metrics.stop()
 
+    async def _radios_failed(self) -> None:
+        await self._radios_begun.wait()
+        if self._radios is not None:
+            await self._radios.failed()
+
     def _points(self) -> set[str]:
-        return {point for one in self._polling.meters.values() for point in one.meter.points}
+        return {point for one in self._measured().values() for point in one.points}
+
+    def _measured(self) -> dict[str, Measured]:
+        """All meters, those that are asked and those that are heard."""
+        found: dict[str, Measured] = {name: one.meter for name, one in self._polling.meters.items()}
+        if self._radios is not None:
+            found.update(self._radios.meters)
+        return found
 
     def _places(self) -> dict[str, str]:
         return {name: one.meter.config.bus for name, one in self._polling.meters.items()}
@@ -147,18 +168,34 @@ class Gateway:
         # Imported here: few ask for it, and its memory is better spent on readings.
         from energy_collector.metrics import Metrics
 
-        return Metrics(self.config.metrics_port, self._status, self._operations.counters)
+        return Metrics(self.config.metrics_port, self._status, self._counters)
+
+    def _counters(self) -> dict[str, Any]:
+        """What is counted of buses and meters, and of radios where there are any."""
+        found = self._operations.counters()
+        return found if self._radios is None else {**found, "radios": self._radios.counters()}
 
     async def _apply(self, config: Config) -> list[str]:
         changed = await self._polling.apply(config)
-        meters = {name: polled.meter for name, polled in self._polling.meters.items()}
-        self._processing.configure(config, meters)
+        if config.radios and self._radios is None:
+            # Imported here: few sites have radios, and the others keep their memory.
+            from energy_collector.radio.radios import Radios
+
+            self._radios = Radios(
+                config.heard, self._clock, self._settled, self._processing.take, self._faults
+            )
+            self._radios_begun.set()
+        if self._radios is not None:
+            changed += await self._radios.apply(config)
+        self._processing.configure(config, self._measured())
         return changed
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
             self._processing.tick(self._clock.now())
+            if self._radios is not None:
+                await self._radios.tick()
 
     # The configuration while the service runs.
 
@@ -197,7 +234,9 @@ class Gateway:
         changed = await self._apply(config)
         self.config = config
         log.info(
-            "%s is read again: %s", self._path, f"buses {', '.join(changed)}" if changed else "no bus changed"
+            "%s is read again: %s",
+            self._path,
+            f"{', '.join(changed)} changed" if changed else "nothing changed",
         )
         return {"changed": changed, "restarts": False}
 
@@ -215,11 +254,14 @@ class Gateway:
         if request.get("op") == "status":
             return await self._status()
         if request.get("op") == "counters":
-            return self._operations.counters()
+            return self._counters()
         if request.get("op") == "reload":
             return await self._reload()
         if request.get("op") == "raw":
             return self._raw(request)
+        name = str(request.get("meter"))
+        if request.get("op") == "read_meter" and self._radios is not None and name in self._radios.meters:
+            return self._radios.read_meter(name, self._operations.calibrate)
         return await self._operations.handle(request)
 
     def _raw(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,12 +292,17 @@ class Gateway:
             for name, bus in operations.buses.items()
         ]
         meters = [meter_status(name, meter) for name, meter in operations.meters.items()]
+        radios: dict[str, Any] = {}
+        if self._radios is not None:
+            meters += [meter.status() for meter in self._radios.meters.values()]
+            radios["radios"] = self._radios.status()
         return {
             "site": self.config.site,
             "version": __version__,
             "pid": os.getpid(),
             "started": iso(self._started),
             "buses": buses,
+            **radios,
             "meters": meters,
             "buffer": await self._buffer_state(),
         }

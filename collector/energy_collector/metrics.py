@@ -67,6 +67,8 @@ class _Collector(Collector):
             places[name]: one for name, one in counters["meters"].items() if name in places
         }
         yield from _counted("meter", ("meter", "bus", "unit"), by_meter)
+        radios = counters.get("radios", {})
+        yield from _counted("radio", ("radio",), {(name,): one for name, one in radios.items()})
 
     async def _ask(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return await self._status(), self._counters()
@@ -82,6 +84,13 @@ def _about(status: dict[str, Any]) -> Iterable[Metric]:
     for bus in status["buses"]:
         connected.add_metric([bus["name"]], float(bus["connected"]))
     yield connected
+    if "radios" in status:
+        heard = GaugeMetricFamily(
+            f"{PREFIX}_radio_connected", "1 while the broker of a radio can be heard", labels=["radio"]
+        )
+        for radio in status["radios"]:
+            heard.add_metric([radio["name"]], float(radio["connected"]))
+        yield heard
     last = GaugeMetricFamily(
         f"{PREFIX}_meter_last_success_timestamp_seconds",
         "Time of the newest value of a meter",

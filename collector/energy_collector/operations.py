@@ -49,7 +49,7 @@ class Operations:
         self.buses = buses
         self.meters = meters
         self._clock = clock
-        self._calibrate = calibrate
+        self.calibrate = calibrate
 
     async def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Serve a request; raises RequestError."""
@@ -155,7 +155,7 @@ class Operations:
             known = ", ".join(self.meters) or "none"
             raise RequestError(f"no meter {request.get('meter')!r}", f"the meters are {known}")
         poll = await meter.probe(self.buses[meter.meter.config.bus], self._clock.now)
-        found = readings(self._calibrate(poll.records))
+        found = readings(self.calibrate(poll.records))
         if poll.error is not None and all(reading.value is None for reading in found):
             raise poll.error
         shown = [

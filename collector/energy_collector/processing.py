@@ -5,12 +5,12 @@ calibrated values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
-from energy_collector.config import Config
+from energy_collector.config import Config, MeterConfig, RadioMeterConfig
 from energy_collector.journal import Faults
-from energy_collector.meters.meter import Meter
-from energy_collector.meters.profile import point_name
+from energy_collector.meters.values import Counter
 from energy_collector.reading import Layout, Record
 from energy_collector.stages.calibration import Calibration
 from energy_collector.stages.counters import ENERGY_UNITS, Counters
@@ -19,6 +19,29 @@ from energy_collector.stages.stage import Chain, PerLayout, split
 from energy_collector.stages.statistics import Statistics
 
 Sink = Callable[[list[Record]], None]
+
+
+class Measured(Protocol):
+    """What the stages have to know of a meter, whether it is asked or heard: see `Meter`. `states` are the points that
+    are one of a few words and not a quantity: their newest value says more than a mean."""
+
+    exchanged: bool
+
+    @property
+    def config(self) -> MeterConfig | RadioMeterConfig:
+        """With its name."""
+
+    @property
+    def points(self) -> Mapping[str, str]:
+        """Full names and units."""
+
+    @property
+    def counters(self) -> Mapping[str, Counter]:
+        """Those of its points that roll over."""
+
+    @property
+    def states(self) -> Collection[str]:
+        """Full names."""
 
 
 class Processing:
@@ -31,7 +54,7 @@ class Processing:
         self._newest = newest
         self._sink = sink
         self._faults = faults
-        self._meters: Mapping[str, Meter] = {}
+        self._meters: Mapping[str, Measured] = {}
         self._counters: Counters | None = None
         self._events: PowerQuality | None = None
         self._statistics: Statistics | None = None
@@ -42,7 +65,7 @@ class Processing:
         # How many of a meter's counters the stage knows the range of.
         self._known: dict[str, int] = {}
 
-    def configure(self, config: Config, meters: Mapping[str, Meter]) -> None:
+    def configure(self, config: Config, meters: Mapping[str, Measured]) -> None:
         """Work for these meters from now on; what concerns those that stay as they were goes on."""
         self._meters = meters
         self._meter_of = PerLayout(self._find_meter)
@@ -54,7 +77,8 @@ class Processing:
             highest.update({point: one.highest for point, one in meter.counters.items()})
         counters = Counters.from_config(config, highest, units, self._faults)
         events = PowerQuality.from_config(config)
-        statistics = Statistics.from_config(config, {*highest, *_states(meters)}, self._newest)
+        states = {point for meter in meters.values() for point in meter.states}
+        statistics = Statistics.from_config(config, {*highest, *states}, self._newest)
         left: list[Record] = []
         if self._counters is not None:
             counters.adopt(self._counters)
@@ -97,7 +121,7 @@ class Processing:
             raise KeyError(meter)
         return self._statistics.raw_until(meter, points, until)
 
-    def _look_at(self, meter: Meter) -> None:
+    def _look_at(self, meter: Measured) -> None:
         name = meter.config.name
         if self._counters is not None and self._known.get(name, 0) != len(meter.counters):
             # A SunSpec device tells with its first answers how far its counters count.
@@ -110,15 +134,5 @@ class Processing:
             self._exchanged.add(name)
             self._counters.exchanged(name)
 
-    def _find_meter(self, layout: Layout) -> Meter | None:
+    def _find_meter(self, layout: Layout) -> Measured | None:
         return self._meters.get(split(layout.points[0])[0]) if layout.points else None
-
-
-def _states(meters: Mapping[str, Meter]) -> set[str]:
-    """Points that are one of a few words and not a quantity: their newest value says more than a mean."""
-    return {
-        f"{name}/{point_name(point.name, reverse=meter.config.reverse)}"
-        for name, meter in meters.items()
-        for point in meter.profile.points
-        if point.bits is not None
-    }

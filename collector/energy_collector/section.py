@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _REQUIRED: Any = object()
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 KINDS = {
     str: "a text",
@@ -75,6 +77,13 @@ class Section:
         if key in self.data and type(self.data[key]) in (int, float) and not low <= value <= high:  # type: ignore[operator]  # a number, as the line itself asks
             self.fault(key, f"{value} is not between {low:g} and {high:g}")
         return value
+
+    def name(self) -> str:
+        """The name under `name`."""
+        name = self.take("name", str)
+        if name and not NAME.fullmatch(name):
+            self.fault("name", f"{name!r} is not made of lower-case letters, digits and single hyphens")
+        return name
 
     def choice(self, key: str, allowed: Iterable[str], default: str = _REQUIRED) -> str:
         """One of the `allowed` texts."""

@@ -12,6 +12,7 @@ from wattfleet_lab import cli as lab_cli
 from wattfleet import __version__, certificates, demo, gates_command, releases
 from wattfleet.errors import WattfleetError
 from wattfleet.rollout import cli as rollout_cli
+from wattfleet.status import command as status_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,6 +74,15 @@ def build_parser() -> argparse.ArgumentParser:
         "then wattfleet rollout start gateway-2.4.1 --digest HEX",
     )
     rollout_cli.add_arguments(rollout)
+    status = commands.add_parser(
+        "status",
+        help="the fleet at a glance: who is silent, what is missing, what flows",
+        description="Ask the hub how every site fares, and show those first that need somebody. Exit code 0 when all "
+        "is well, 1 when a person has to do something: a line with an exclamation mark.",
+        epilog="Example: wattfleet status -i inventory/fleet.sites.yml --watch, or with --html fleet.html for a page",
+    )
+    status_command.add_arguments(status)
+    status.set_defaults(run=status_command.run)
     return parser
 
 

@@ -49,11 +49,13 @@ class Hub:
         file = ["-F", str(ssh_config)] if ssh_config else []
         self._ssh = ["ssh", *file, *options, "-o", "BatchMode=yes", host]
 
-    def command(self, *arguments: str, timeout: float = 60) -> str:
-        """Run `energy-hub ARGUMENTS` on the hub as its service user; the standard output."""
+    def command(self, *arguments: str, timeout: float = 60, given: str = "") -> str:
+        """Run `energy-hub ARGUMENTS` on the hub as its service user, `given` on its standard input; the output."""
         command = [*self._ssh, "sudo", "-u", "energy-hub", "/usr/bin/python3", ENERGY_HUB, *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+            done = subprocess.run(
+                command, input=given, capture_output=True, text=True, timeout=timeout, check=False
+            )
         except subprocess.TimeoutExpired:
             raise WattfleetError(
                 f"the hub did not answer `energy-hub {' '.join(arguments)}` within {timeout:.0f} s"

@@ -7,7 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import yaml
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+# Messages in flight: one that is worked on and one that waits, and as many again for the others.
+LEAST_OF_A_LANE = 4
 
 
 class ConfigError(ValueError):
@@ -24,6 +29,12 @@ class Broker:
     key: Path
     client_id: str
     session_expiry: int
+    # What its certificate bears, where that is not `host`.
+    server_name: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +47,112 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Databases:
+    """Several databases: their connection strings by name, without a role, and the one that has the directory."""
+
+    conninfos: dict[str, str]
+    directory: str
+
+    def conninfo(self, name: str, role: str) -> str:
+        return make_conninfo(self.conninfos[name], user=role)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one site may send through one worker; 0 is no bound."""
+
+    batches: float
+    bytes: float
+    burst: float
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    broker: Broker
+    brokers: tuple[Broker, ...]
     database: str
+    # In place of `database`, where the sites are spread over several.
+    databases: Databases | None
     authorities: Path
     crl: Path | None
     log: Path | None
     group: Group
+    quota: Quota
     batch_bytes: int
     in_flight: int
+    # Port of loopback where Prometheus may ask; None for nowhere.
+    metrics_port: int | None
 
 
-def load(path: Path) -> Config:
-    """Raises ConfigError, with one line for the first fault."""
+def databases(path: Path) -> Databases | None:
+    """What the file says of several databases, None where it names one. Raises ConfigError."""
+    return _databases(_read(path))
+
+
+def raw_months(path: Path) -> int:
+    """How many whole months of readings are kept beside this one; 0 is for ever. Raises ConfigError."""
+    return _raw_months(_read(path))
+
+
+def _raw_months(top: _Section) -> int:
+    section = top.section("retention")
+    months = section.integer("raw_months", 0, 0, 1200)
+    section.refuse_unknown()
+    return months
+
+
+def _read(path: Path) -> _Section:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    top = _Section(path, "", document)
-    broker = top.section("broker")
-    ca = broker.path("ca", "/etc/ssl/energy/ca.crt")
+    return _Section(path, "", document)
+
+
+def _databases(top: _Section) -> Databases | None:
+    section = top.section("databases")
+    directory = top.text("directory", "-")
+    if not section.content:
+        if directory != "-":
+            raise ConfigError(f"{top.where}: directory without databases: expected both, or database alone")
+        return None
+    if "database" in top.content:
+        raise ConfigError(f"{top.where}: found database and databases, expected one of the two")
+    found: dict[str, str] = {}
+    for name in section.content:
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
+            raise ConfigError(f"{section.where}: name {name!r}: expected small letters, digits and -")
+        found[name] = section.text(name, None)
+        try:
+            parts = conninfo_to_dict(found[name])
+        except psycopg.ProgrammingError as error:
+            raise ConfigError(f"{section.where}: {name}: {' '.join(str(error).split())}") from None
+        if "user" in parts:
+            raise ConfigError(
+                f"{section.where}: {name}: found a user, expected none: each command has its role"
+            )
+    if directory not in found:
+        raise ConfigError(
+            f"{top.where}: directory: found {directory!r}, expected one of databases: {', '.join(sorted(found))}"
+        )
+    return Databases(found, directory)
+
+
+def load(path: Path) -> Config:
+    """Raises ConfigError, with one line for the first fault."""
+    top = _read(path)
+    brokers = _brokers(top)
     group = top.section("group")
+    quota = top.section("quota")
+    metrics = top.section("metrics")
     log = top.text("log", "/var/log/energy-audit/ingest.log")
     crl = top.text("crl", "/etc/ssl/energy/crl.pem")
     config = Config(
-        broker=Broker(
-            host=broker.text("host", None),
-            port=broker.integer("port", 8883, 1, 65535),
-            ca=ca,
-            certificate=broker.path("certificate", "/etc/ssl/energy/ingest.crt"),
-            key=broker.path("key", "/etc/ssl/energy/ingest.key"),
-            client_id=broker.text("client_id", "ingest"),
-            session_expiry=broker.integer("session_expiry", 60, 0, 86400),
-        ),
+        brokers=brokers,
         database=top.text("database", "dbname=energy user=energy_ingest"),
-        authorities=top.path("authorities", str(ca)),
+        databases=_databases(top),
+        authorities=top.path("authorities", str(brokers[0].ca)),
         crl=Path(crl) if crl != "none" else None,
         log=Path(log) if log != "none" else None,
         group=Group(
@@ -80,16 +160,54 @@ def load(path: Path) -> Config:
             readings=group.integer("readings", 50_000, 1, 1_000_000),
             wait=group.number("wait", 0.05, 0, 10),
         ),
+        quota=Quota(
+            batches=quota.number("batches", 20, 0, 1_000_000),
+            bytes=quota.number("bytes", 1_048_576, 0, 1_000_000_000),
+            burst=quota.number("burst", 10, 1, 3600),
+        ),
         batch_bytes=top.integer("batch_bytes", 1_048_576, 1024, 16_777_216),
         in_flight=top.integer("in_flight", 200, 1, 65_535),
+        metrics_port=metrics.integer("port", None, 1, 65_535) if metrics.content else None,
     )
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", config.broker.client_id):
+    _raw_months(top)
+    if config.databases is not None and config.in_flight < LEAST_OF_A_LANE * len(config.databases.conninfos):
         raise ConfigError(
-            f"{path}: broker.client_id {config.broker.client_id!r}: expected letters, digits, . _ -"
+            f"{path}: in_flight: found {config.in_flight}, expected {LEAST_OF_A_LANE} or more for each of databases"
         )
-    for section in (top, broker, group):
+    for section in (top, group, quota, metrics):
         section.refuse_unknown()
     return config
+
+
+def _brokers(top: _Section) -> tuple[Broker, ...]:
+    """One in `broker`, or several in the list `brokers`."""
+    if "broker" in top.content and "brokers" in top.content:
+        raise ConfigError(f"{top.where}: found broker and brokers, expected one of the two")
+    sections = top.sections("brokers") or [top.section("broker")]
+    brokers = tuple(_broker(section) for section in sections)
+    places = [one.where for one in brokers]
+    for place in places:
+        if places.count(place) > 1:
+            raise ConfigError(f"{top.where}: brokers: {place} is there twice, expected every broker once")
+    return brokers
+
+
+def _broker(section: _Section) -> Broker:
+    host = section.text("host", None)
+    broker = Broker(
+        host=host,
+        port=section.integer("port", 8883, 1, 65535),
+        ca=section.path("ca", "/etc/ssl/energy/ca.crt"),
+        certificate=section.path("certificate", "/etc/ssl/energy/ingest.crt"),
+        key=section.path("key", "/etc/ssl/energy/ingest.key"),
+        client_id=section.text("client_id", "ingest"),
+        session_expiry=section.integer("session_expiry", 60, 0, 86400),
+        server_name=section.text("server_name", host),
+    )
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", broker.client_id):
+        raise ConfigError(f"{section.where}: client_id {broker.client_id!r}: expected letters, digits, . _ -")
+    section.refuse_unknown()
+    return broker
 
 
 class _Section:
@@ -110,6 +228,16 @@ class _Section:
         self.asked.add(key)
         return _Section(self.path_of_file, key, self.content.get(key))
 
+    def sections(self, key: str) -> list[_Section]:
+        """The sections of a list; none when it is not there."""
+        self.asked.add(key)
+        if key not in self.content:
+            return []
+        value = self.content[key]
+        if not isinstance(value, list) or not value:
+            raise self._wrong(key, value, "a list of at least one")
+        return [_Section(self.path_of_file, f"{key}[{number}]", one) for number, one in enumerate(value)]
+
     def text(self, key: str, default: str | None) -> str:
         value = self._value(key, default)
         if not isinstance(value, str) or not value:
@@ -119,7 +247,7 @@ class _Section:
     def path(self, key: str, default: str) -> Path:
         return Path(self.text(key, default))
 
-    def integer(self, key: str, default: int, low: int, high: int) -> int:
+    def integer(self, key: str, default: int | None, low: int, high: int) -> int:
         value = self._value(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise self._wrong(key, value, f"an integer from {low} to {high}")

@@ -41,6 +41,15 @@ def keep(
     """
     changed = []
     with connection.transaction():
+        # Nobody moves them away meanwhile.
+        for site, here in connection.execute(
+            "SELECT name, here FROM site WHERE name = ANY(%s) ORDER BY id FOR KEY SHARE",
+            (list(descriptions),),
+        ).fetchall():
+            if not here:
+                raise DescriptionError(
+                    f"{site} is on its way to another database: try again when it is there"
+                )
         zones = {name for (name,) in connection.execute("SELECT name FROM pg_timezone_names")}
         newest = {
             site: (bytes(digest), start)

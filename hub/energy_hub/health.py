@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from energy_hub.evidence.step import Shard
 from energy_hub.store import Ranges, ranges
 
 Row = dict[str, Any]
@@ -96,6 +97,15 @@ _NEWEST = """
     WHERE p.site = %(site)s
 """
 
+# Meters that report by themselves, when something changes or when the radio lets them: how often they do says nothing
+# about the gateway.
+_BY_RADIO = """
+    SELECT m ->> 'name' AS meter
+    FROM (SELECT content FROM site_description WHERE site = %(name)s AND since <= %(until)s
+          ORDER BY since DESC LIMIT 1) AS d
+    CROSS JOIN LATERAL jsonb_path_query(d.content, '$.meters[*] ? (exists (@.radio))') AS m
+"""
+
 _STREAMS = """
     SELECT t.stream, t.committed, b.received
     FROM stream t
@@ -145,6 +155,28 @@ def health(
     }
 
 
+def of_all(
+    shards: Sequence[Shard],
+    since: datetime,
+    until: datetime,
+    names: Sequence[str] = (),
+    spans: Mapping[str, Span] = {},
+) -> Row:
+    """The same of several databases: each is asked for the sites that live there."""
+    found: Row = {"now": None, "sites": {}}
+    for shard in shards:
+        here = list(names) if shard.sites is None else sorted(shard.sites & set(names or shard.sites))
+        if shard.sites is not None and not here:
+            continue
+        part = health(shard.connection, since, until, here, spans)
+        found["now"] = min(filter(None, (found["now"], part["now"])), default=None)
+        found["sites"] |= part["sites"]
+    return found | {
+        "sites": dict(sorted(found["sites"].items())),
+        "unknown": sorted(set(names) - found["sites"].keys()),
+    }
+
+
 def _site(cursor: psycopg.Cursor[Row], site: Row, since: datetime, until: datetime) -> Row:
     span = {"site": site["id"], "since": since, "until": until, "before": since - COUNTED_BEFORE}
     delivered = _delivered(cursor, span, site["status"])
@@ -161,6 +193,8 @@ def _site(cursor: psycopg.Cursor[Row], site: Row, since: datetime, until: dateti
         row["quality"] = {}
     for row in found["qualities"]:
         meters[row["meter"]]["quality"][str(row["quality"])] = row["readings"]
+    by_radio = cursor.execute(_BY_RADIO, {"name": site["name"], "until": until}).fetchall()
+    apart = {*OWN_SOURCES, *(row["meter"] for row in by_radio)}
     least, median, most = found["delay"] or (None, None, None)
     clock = newest["clock_synchronised"]
     return {
@@ -171,8 +205,8 @@ def _site(cursor: psycopg.Cursor[Row], site: Row, since: datetime, until: dateti
         "status": site["status"],
         "newest_reading": newest["newest"],
         "complete_until": complete_until(delivered, site["status"], complete, newest["newest"]),
-        "meters": {name: row for name, row in meters.items() if name not in OWN_SOURCES},
-        "sources": {name: row for name, row in meters.items() if name in OWN_SOURCES},
+        "meters": {name: row for name, row in meters.items() if name not in apart},
+        "sources": {name: row for name, row in meters.items() if name in apart},
         "buses": by_bus((row["point"], row["value"]) for row in counted),
         "batches": found["batches"],
         "chain": found["chain"] or "ok",

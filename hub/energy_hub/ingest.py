@@ -1,40 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ingest worker: from the broker to the database, and the acknowledgement back.
+"""The ingest worker: from the brokers to the database, and the acknowledgement back.
 
-Two threads. The MQTT client's thread puts messages into a queue; the worker's thread takes groups of them
-out, commits each group, publishes what is committed, and only then lets the broker forget the messages
-(PUBACK). The broker's receive maximum bounds the queue, so a database that is away stops the flow without
-filling memory.
+A thread for each broker, and one for the worker. The brokers' threads put messages into one queue; the worker's thread
+takes groups of them out, commits each group, publishes what is committed where it came from, and only then lets the
+broker forget the messages (PUBACK). Each broker's receive maximum bounds the queue, so a database that is away stops
+the flow without filling memory.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
-import queue
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
-import paho.mqtt.client as mqtt
 import psycopg
 from cryptography import x509
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from energy_hub.config import Broker, Config
+from energy_hub.config import Config
 from energy_hub.evidence import witness
+from energy_hub.figures import LET_GO, REFUSED, STATUS, UNREADABLE, UNTRUSTED, WAITED, Figures, over_quota
+from energy_hub.link import BrokerLink, Inbox, Message
 from energy_hub.logs import Throttle
 from energy_hub.notify import notify
 from energy_hub.pipeline import (
-    MAX_STATUS,
     ROOT,
     Unreadable,
     Untrusted,
@@ -43,213 +39,100 @@ from energy_hub.pipeline import (
     read_status,
     split_topic,
 )
+from energy_hub.quota import STATUSES, Quotas, Statuses
 from energy_hub.revocation import Revocations
-from energy_hub.store import Committed, Ranges, Signed, Store, StreamKey
+from energy_hub.store import Committed, ElsewhereError, Ranges, Signed, Store, StreamKey
 from energy_hub.trust import TrustError
+from energy_hub.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MOST = 0.5, 30.0
-KEEPALIVE = 30
-# Beyond the largest batch that is read, so that what is a little too large is kept as evidence; what is
-# larger still is dropped by the broker and never gets here.
-PACKET_ALLOWANCE = 4
+# So long a start waits for all brokers, in s; then the ones that are there have to do.
+ALL_BROKERS_WITHIN = 3.0
 SUMMARY_EVERY = 60.0
 # A new checkpoint is looked for so often, in s.
 WITNESS_EVERY = 5.0
 # Faults of what is being stored, not of the database: classes 22 and 23 of the SQLSTATE table.
 FAULTS_OF_THE_DATA = (psycopg.DataError, psycopg.IntegrityError)
 
+# Objects that are made before Python looks for garbage in circles. Batches have none, and a group of them has some
+# hundred thousand: with the usual 700 a quarter of the decoding would go into that.
+OBJECTS = 100_000
+
 Action = Callable[[Store], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it came; `connection` counts the connections to the broker, because a message may only be
-    acknowledged on the connection it came by."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    mid: int
-    qos: int
-    connection: int
+def spare_memory_searches() -> None:
+    """For a process that decodes batches: look rarely, and never at what was there from the beginning."""
+    gc.freeze()
+    gc.set_threshold(OBJECTS)
 
 
-def acknowledgement(stream: bytes, ranges: Ranges) -> bytes:
-    """The JSON of an `ack` from all committed sequences of a stream."""
+def acknowledgement(stream: bytes, ranges: Ranges, generation: str) -> bytes:
+    """The JSON of an `ack` from all committed sequences of a stream; `generation` names the database that has them."""
     watermark = 0
     above = list(ranges)
     if above and above[0][0] == 1:
         watermark = above.pop(0)[1]
     return json.dumps(
-        {"stream": stream.hex(), "watermark": watermark, "ranges": [list(one) for one in above]}
+        {
+            "stream": stream.hex(),
+            "watermark": watermark,
+            "ranges": [list(one) for one in above],
+            "generation": generation,
+        }
     ).encode()
 
 
-class BrokerLink:
-    """The MQTT side: a connection that comes back by itself, and a bounded queue of what it brought."""
-
-    def __init__(self, broker: Broker, in_flight: int, batch_bytes: int) -> None:
-        self._broker = broker
-        self._in_flight = in_flight
-        self._batch_bytes = batch_bytes
-        self._connection = 0
-        self._refused = Throttle(60.0)
-        self.messages: queue.Queue[Message] = queue.Queue()
-        self.subscribed = threading.Event()
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=broker.client_id,
-            protocol=mqtt.MQTTv5,
-            manual_ack=True,
-        )
-        client.tls_set_context(tls_context(broker))
-        client.reconnect_delay_set(1, 30)
-        # Acknowledgements on their way: below what a broker takes by default. Beyond the queue's bound they
-        # are dropped, and the gateways send again.
-        client.max_inflight_messages_set(20)
-        client.max_queued_messages_set(10_000)
-        client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        self._client = client
-
-    def start(self) -> None:
-        # paho-mqtt leaves this constructor untyped.
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has no types here
-        properties.SessionExpiryInterval = self._broker.session_expiry
-        properties.ReceiveMaximum = self._in_flight
-        properties.MaximumPacketSize = max(PACKET_ALLOWANCE * self._batch_bytes, 2 * MAX_STATUS)
-        self._client.connect_async(
-            self._broker.host, self._broker.port, KEEPALIVE, clean_start=False, properties=properties
-        )
-        self._client.loop_start()
-
-    def stop(self) -> None:
-        """Leaves the session at the broker, which keeps what comes for us until it expires."""
-        # paho-mqtt leaves this constructor untyped.
-        properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]  # paho has no types here
-        properties.SessionExpiryInterval = self._broker.session_expiry
-        self._client.disconnect(properties=properties)
-        self._client.loop_stop()
-
-    @property
-    def connection(self) -> int:
-        """How often the broker has taken us in; another number is another broker's memory, perhaps."""
-        return self._connection
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Nothing is queued for a broker that is away: a gateway that misses an acknowledgement sends
-        again."""
-        if self._client.is_connected():
-            self._client.publish(topic, payload, qos=1, retain=retain)
-
-    def done(self, message: Message) -> None:
-        """PUBACK. On another connection than its own the broker has forgotten the message or sends it
-        again."""
-        if message.qos == 1 and message.connection == self._connection:
-            self._client.ack(message.mid, 1)
-
-    def _on_connect(
-        self,
-        client: mqtt.Client,
-        _userdata: object,
-        _flags: mqtt.ConnectFlags,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        if reason.is_failure:
-            self._say_refused(str(reason))
-            return
-        self._connection += 1
-        # What the old connection brought comes again, from the broker or from the gateways.
-        while True:
-            try:
-                self.messages.get_nowait()
-            except queue.Empty:
-                break
-        # Status first: keys should be known before the batches they signed.
-        client.subscribe(
-            [
-                (f"{ROOT}/+/status", SubscribeOptions(qos=1)),
-                (f"$share/ingest/{ROOT}/+/batch", SubscribeOptions(qos=1)),
-            ]
-        )
-        log.info("connected to broker %s:%d as %s", *self._where, self._broker.client_id)
-
-    def _on_subscribe(
-        self,
-        _client: mqtt.Client,
-        _userdata: object,
-        _mid: int,
-        reasons: list[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        if any(reason.is_failure for reason in reasons):
-            log.error(
-                "ERR CONNECTION_REFUSED broker %s:%d refuses the subscriptions (%s);"
-                " probable cause: its access list does not let this certificate read %s",
-                *self._where,
-                ", ".join(map(str, reasons)),
-                ROOT,
-            )
-            return
-        self.subscribed.set()
-
-    def _on_connect_fail(self, _client: mqtt.Client, _userdata: object) -> None:
-        self._say_refused("no connection; probable cause: broker down, name or address wrong, or TLS refused")
-
-    def _on_disconnect(
-        self,
-        _client: mqtt.Client,
-        _userdata: object,
-        _flags: mqtt.DisconnectFlags,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        self.subscribed.clear()
-        log.warning("disconnected from broker %s:%d: %s", *self._where, reason)
-
-    def _say_refused(self, why: str) -> None:
-        if self._refused(why) is not None:
-            log.error("ERR CONNECTION_REFUSED broker %s:%d: %s; retrying", *self._where, why)
-
-    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""
-        self.messages.put(
-            Message(topic, bytes(message.payload), message.retain, message.mid, message.qos, self._connection)
-        )
-
-    @property
-    def _where(self) -> tuple[str, int]:
-        return self._broker.host, self._broker.port
+def is_batch(message: Message) -> bool:
+    return message.topic.endswith("/batch")
 
 
-def tls_context(broker: Broker) -> ssl.SSLContext:
-    """TLS 1.3 only, both sides with certificates. Raises OSError (ssl.SSLError is one)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(broker.ca)
-    context.load_cert_chain(broker.certificate, broker.key)
-    return context
+def acknowledge(link: BrokerLink, key: StreamKey, ranges: Ranges, generation: str) -> None:
+    """Tell a gateway, at the broker where it was heard, what is committed of a stream."""
+    link.publish(f"{ROOT}/{key.site}/ack", acknowledgement(key.stream, ranges, generation))
+
+
+@dataclass(slots=True)
+class Group:
+    """Batches for one transaction."""
+
+    messages: list[Message] = field(default_factory=list)
+    signed: list[Signed] = field(default_factory=list)
+    # By site: where it is answered, which is the link of its newest batch.
+    answers: dict[str, BrokerLink] = field(default_factory=dict)
+    readings: int = 0
+
+    def add(self, one: Signed, link: BrokerLink) -> None:
+        self.signed.append(one)
+        self.answers[one.site] = link
+        self.readings += one.body.readings if one.body else 0
 
 
 class Worker:
-    """Takes messages from the link to the store until it is stopped."""
+    """Takes messages from the links to the store until it is stopped."""
 
     def __init__(
-        self, config: Config, authorities: Sequence[x509.Certificate], revocations: Revocations
+        self,
+        config: Config,
+        authorities: Sequence[x509.Certificate],
+        revocations: Revocations,
+        links: Sequence[BrokerLink] = (),
     ) -> None:
         self._config = config
         self._authorities = authorities
         self._revocations = revocations
-        self._link = BrokerLink(config.broker, config.in_flight, config.batch_bytes)
+        self._inbox = Inbox()
+        self._links = links or [
+            BrokerLink(one, self._inbox, config.in_flight, config.batch_bytes) for one in config.brokers
+        ]
+        self._whereabouts = Whereabouts()
+        self._quotas = Quotas(config.quota, config.in_flight)
+        self._statuses = Statuses()
+        self._delayed = 0
+        self._figures = Figures()
+        self.over_quota = over_quota()
         self._store: Store | None = None
         self._stop = threading.Event()
         self._throttle = Throttle(300.0)
@@ -257,52 +140,121 @@ class Worker:
         self._done = Committed()
         self._next_summary = time.monotonic() + SUMMARY_EVERY
         self._next_witness = 0.0
-        self._witnessed = (0, 0)
+        # By link: the checkpoint that was published there, and on which connection.
+        self._witnessed = dict.fromkeys(self._links, (0, 0))
 
     def stop(self) -> None:
         self._stop.set()
 
+    # --- what the metrics ask
+
+    @property
+    def broker_links(self) -> Sequence[BrokerLink]:
+        return self._links
+
+    @property
+    def inbox_length(self) -> int:
+        return len(self._inbox)
+
+    def figures(self) -> dict[str, Figures]:
+        """By database; of one alone the name is empty."""
+        return {"": self._figures}
+
+    def states(self) -> dict[str, tuple[bool, int]]:
+        """By database: whether it is there, and how many messages wait for it beside those of the inbox."""
+        return {"": (self._store is not None, 0)}
+
+    # --- the worker's thread
+
     def run(self) -> None:
         """Until `stop`; returns with everything that was committed also acknowledged."""
         self._connect_store()
-        self._link.start()
+        for link in self._links:
+            link.start()
+        started = time.monotonic()
         ready = False
         try:
             while not self._stop.is_set():
-                if not ready and self._link.subscribed.is_set():
-                    ready = True
-                    notify("READY=1")
-                    log.info("ready")
-                messages = list(self._take())
+                if not ready:
+                    ready = self._is_ready(time.monotonic() - started)
+                messages = self._take()
                 self._revocations.refresh()
                 self._process(messages)
                 self._summarise()
                 self._publish_witnesses()
         finally:
             notify("STOPPING=1")
-            self._link.stop()
+            self._end()
+            for link in self._links:
+                link.leave()
+            for link in self._links:
+                link.stop()
             if self._store is not None:
                 self._store.close()
 
-    def _take(self) -> Iterator[Message]:
+    def _end(self) -> None:
+        """What has to end while the brokers still hear us."""
+
+    def _is_ready(self, waited: float) -> bool:
+        """One broker is enough, though all are waited for a little; says who is missing."""
+        missing = [link.where for link in self._links if not link.subscribed.is_set()]
+        if len(missing) == len(self._links) or (missing and waited < ALL_BROKERS_WITHIN):
+            return False
+        notify("READY=1")
+        if missing:
+            log.warning("ready, without broker %s", ", ".join(missing))
+        else:
+            log.info("ready")
+        return True
+
+    def _take(self) -> list[Message]:
         """A group of messages: all that is there, up to the bounds; waits at most half a second for the
         first."""
         group = self._config.group
-        try:
-            yield self._link.messages.get(timeout=0.5)
-        except queue.Empty:
-            return
+        now = time.monotonic()
+        found = self._statuses.due(now) + self._quotas.due(now)
+        message = self._inbox.take(0.0 if found else 0.5)
         deadline = time.monotonic() + group.wait
-        for _ in range(group.batches - 1):
-            try:
-                yield self._link.messages.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return
+        while message is not None:
+            if self._is_within_quota(message):
+                found.append(message)
+            if len(found) >= group.batches:
+                break
+            message = self._inbox.take(max(0.0, deadline - time.monotonic()))
+        return found
+
+    def _is_within_quota(self, message: Message) -> bool:
+        if not is_batch(message):
+            return self._is_status_of_now(message)
+        admitted = self._quotas.admit(message, time.monotonic())
+        if admitted:
+            return True
+        self._delayed += 1
+        self.over_quota[LET_GO if admitted is None else WAITED] += 1
+        self._say(
+            (message.topic, "quota"),
+            "ERR quota: %s: more than %g batches or %g bytes a second; they wait, the other sites' do not",
+            message.topic,
+            self._config.quota.batches,
+            self._config.quota.bytes,
+        )
+        if admitted is None:
+            message.link.done(message)
+        return False
+
+    def _is_status_of_now(self, message: Message) -> bool:
+        if self._statuses.admit(message, time.monotonic()):
+            return True
+        self.over_quota[STATUS] += 1
+        text = "ERR quota: %s: more than %g statuses a second; of those beyond it the newest is looked at"
+        self._say((message.topic, "quota"), text, message.topic, STATUSES)
+        message.link.done(message)
+        return False
 
     def _process(self, messages: list[Message]) -> None:
         """Work through the messages in their order: runs of batches in groups, each status by itself."""
-        for is_batch, run in itertools.groupby(messages, key=lambda one: one.topic.endswith("/batch")):
-            if is_batch:
+        for are_batches, run in itertools.groupby(messages, key=is_batch):
+            if are_batches:
                 self._batches(list(run))
             else:
                 for message in run:
@@ -341,17 +293,39 @@ class Worker:
             self._say(
                 (message.topic, "refused"), "ERR %s: the database refuses it: %s", message.topic, _line(error)
             )
+        except ElsewhereError as error:
+            self._elsewhere(error)
+        except Exception as error:  # noqa: BLE001  (told by _fault, ends no worker)
+            self._fault(message.topic, error)
+
+    def _fault(self, what: str, error: Exception) -> str:
+        """A fault of this program that one message has brought out; what is to be told of it. The worker must not end
+        by it: the message would come again, end it again, and every site would wait."""
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{error!r} at {Path(at.filename).name}:{at.lineno}"
+        self._say((what, "fault"), "ERR fault of ingest: %s: %s; passed over, please report it", what, text)
+        return text
+
+    def _elsewhere(self, error: ElsewhereError) -> None:
+        """Nothing of these sites was taken."""
+        for site in error.sites:
+            text = "ERR site %s was moved to another database, which is not configured here; not acknowledged"
+            self._say((site, "elsewhere"), text, site)
+
+    def _open_store(self) -> Store:
+        return Store(self._config.database)
 
     def _connect_store(self) -> bool:
         delay = RETRY_FIRST
         while not self._stop.is_set():
             try:
-                self._store = Store(self._config.database)
+                self._store = self._open_store()
             except psycopg.Error as error:
                 self._say_trouble(error)
                 self._stop.wait(delay)
                 delay = min(2 * delay, RETRY_MOST)
             else:
+                self._figures.migration = self._store.migration
                 log.info("connected to database %s", self._config.database)
                 return True
         return False
@@ -369,65 +343,80 @@ class Worker:
 
     def _batches(self, messages: Sequence[Message]) -> None:
         """Examine and commit; one transaction for up to the bound of readings."""
-        signed: list[Signed] = []
-        waiting: list[Message] = []
-        readings = counted = 0
+        group = Group()
         for message in messages:
-            self._persist_one(message, partial(self._sort, message=message, signed=signed))
-            waiting.append(message)
-            readings += sum(one.body.readings for one in signed[counted:] if one.body)
-            counted = len(signed)
-            if readings >= self._config.group.readings:
-                self._commit(signed)
-                self._finish(waiting)
-                signed, waiting = [], []
-                readings = counted = 0
-        self._commit(signed)
-        self._finish(waiting)
+            self._persist_one(message, partial(self._sort, message=message, group=group))
+            group.messages.append(message)
+            if group.readings >= self._config.group.readings:
+                self._commit_and_finish(group)
+                group = Group()
+        self._commit_and_finish(group)
 
-    def _sort(self, store: Store, message: Message, signed: list[Signed]) -> None:
+    def _commit_and_finish(self, group: Group) -> None:
+        self._commit(group.signed, group.answers)
+        self._finish(group.messages)
+
+    def _sort(self, store: Store, message: Message, group: Group) -> None:
         try:
             site, _ = split_topic(message.topic)
         except ValueError as error:
             self._say("topic", "ERR %s", str(error))
             return
-        match examine(store, site, message.payload, self._config.batch_bytes, self._revocations):
+        try:
+            found = examine(store, site, message.payload, self._config.batch_bytes, self._revocations)
+        except (psycopg.Error, ElsewhereError):
+            raise
+        except Exception as error:  # noqa: BLE001  (told by _fault, ends no worker)
+            found = Unreadable(f"cannot be examined: {self._fault(message.topic, error)}")
+        match found:
             case Signed() as one:
-                signed.append(one)
+                group.add(one, message.link)
             case Unreadable(reason):
                 store.quarantine(site, message.payload, reason)
+                self._figures.batches[UNREADABLE] += 1
                 self._say((site, "unreadable"), "ERR quarantine: site %s: batch: %s", site, reason)
             case Untrusted(reason):
+                self._figures.batches[UNTRUSTED] += 1
                 self._say((site, "untrusted"), "ERR untrusted: site %s: %s; not acknowledged", site, reason)
 
-    def _commit(self, signed: list[Signed]) -> None:
+    def _commit(self, signed: Sequence[Signed], answers: Mapping[str, BrokerLink]) -> None:
         if not signed:
             return
         try:
-            self._persist(partial(self._commit_group, signed=signed))
-        except FAULTS_OF_THE_DATA as error:
+            self._persist(partial(self._commit_group, signed=signed, answers=answers))
+        except ElsewhereError as error:
+            self._elsewhere(error)
+            self._commit([one for one in signed if one.site not in error.sites], answers)
+        except Exception as error:  # noqa: BLE001  (told by _fault, ends no worker)
             if len(signed) > 1:
                 # One of them is at fault; the others must not wait for it.
                 for one in signed:
-                    self._commit([one])
+                    self._commit([one], answers)
                 return
-            reason = f"the database refuses it: {_line(error)}"
+            if isinstance(error, psycopg.Error):
+                reason = f"the database refuses it: {_line(error)}"
+            else:
+                reason = f"cannot be stored: {self._fault(signed[0].site, error)}"
             if signed[0].body is None:
+                self._figures.batches[REFUSED] += 1
                 self._say(
                     (signed[0].site, "refused"), "ERR site %s: %s; not acknowledged", signed[0].site, reason
                 )
                 return
-            self._commit([unreadable(signed[0], reason)])
+            self._commit([unreadable(signed[0], reason)], answers)
 
-    def _commit_group(self, store: Store, signed: Sequence[Signed]) -> None:
+    def _commit_group(
+        self, store: Store, signed: Sequence[Signed], answers: Mapping[str, BrokerLink]
+    ) -> None:
+        began = time.monotonic()
         result = store.commit(signed)
+        self._figures.add(result, time.monotonic() - began)
         for key, ranges in result.streams.items():
-            self._acknowledge(key, ranges)
+            acknowledge(answers[key.site], key, ranges, store.generation)
         for one in signed:
             if one.body is None:
-                log.error(
-                    "ERR quarantine: site %s sequence %d: %s", one.site, one.envelope.sequence, one.reason
-                )
+                text = "ERR quarantine: site %s sequence %d: %s"
+                self._say((one.site, "quarantine"), text, one.site, one.envelope.sequence, one.reason)
         self._done.batches += result.batches
         self._done.readings += result.readings
         self._done.duplicates += result.duplicates
@@ -438,6 +427,9 @@ class Worker:
             return
         self._next_summary = time.monotonic() + SUMMARY_EVERY
         done, self._done = self._done, Committed()
+        delayed, self._delayed = self._delayed, 0
+        if delayed:
+            log.warning("%d batches were over their sites' quota in the last %.0f s", delayed, SUMMARY_EVERY)
         if done.batches or done.duplicates:
             log.info(
                 "committed %d batches with %d readings, and met %d again, in the last %.0f s",
@@ -448,31 +440,32 @@ class Worker:
             )
 
     def _publish_witnesses(self) -> None:
-        """Give every gateway its part of a new checkpoint. Each worker does, at its own broker; the message is
-        retained, and a gateway that gets it twice keeps it once."""
-        if time.monotonic() < self._next_witness or not self._link.subscribed.is_set():
+        """Give every gateway its part of a new checkpoint, at every broker, since it may go from one to another. Each
+        worker does; the message is retained, and a gateway that gets it twice keeps it once."""
+        if time.monotonic() < self._next_witness or not any(link.subscribed.is_set() for link in self._links):
             return
         self._next_witness = time.monotonic() + WITNESS_EVERY
         self._persist(self._publish_newest)
 
     def _publish_newest(self, store: Store) -> None:
-        state = (witness.newest(store.connection), self._link.connection)
-        if state[0] == 0 or state == self._witnessed:
+        number = witness.newest(store.connection)
+        # A broker that has come back may have forgotten what it retained.
+        states = {link: (number, link.connection) for link in self._links if link.subscribed.is_set()}
+        behind = [link for link, state in states.items() if state != self._witnessed[link]]
+        if number == 0 or not behind:
             return
         try:
             for site, payload in witness.messages(store.connection):
-                self._link.publish(f"{ROOT}/{site}/witness", payload, retain=True)
+                for link in behind:
+                    link.publish(f"{ROOT}/{site}/witness", payload, retain=True)
         except LookupError as error:
             self._say("witness", "ERR witness: %s; run energy-audit verify", str(error))
-        self._witnessed = state
+        self._witnessed |= {link: states[link] for link in behind}
 
     def _finish(self, messages: Sequence[Message]) -> None:
         if not self._stop.is_set():
             for message in messages:
-                self._link.done(message)
-
-    def _acknowledge(self, key: StreamKey, ranges: Ranges) -> None:
-        self._link.publish(f"{ROOT}/{key.site}/ack", acknowledgement(key.stream, ranges))
+                message.link.done(message)
 
     # --- status
 
@@ -484,6 +477,8 @@ class Worker:
             status = read_status(site, message.payload)
         except ValueError as error:
             self._say((message.topic, "status"), "ERR status %s: %s", message.topic, str(error))
+            return
+        if self._whereabouts.is_left_behind(site, status.state, message.link, retained=message.retain):
             return
         if status.state == "online":
             try:
@@ -498,7 +493,7 @@ class Worker:
         )
         if status.state == "online" and status.stream is not None:
             key = StreamKey(site, status.stream)
-            self._acknowledge(key, store.committed(key))
+            acknowledge(message.link, key, store.committed(key), store.generation)
 
     def _say(self, key: object, text: str, *values: object) -> None:
         held = self._throttle(key)

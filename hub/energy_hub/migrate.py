@@ -88,6 +88,8 @@ def missing_months(connection: psycopg.Connection, today: datetime) -> list[date
     rows = connection.execute(
         "SELECT month FROM unnest(%s::timestamptz[]) AS month "
         "WHERE to_regclass('public.reading_' || to_char(month AT TIME ZONE 'UTC', 'YYYY_MM')) IS NULL "
+        # A hypertable makes its chunks itself.
+        "AND EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass('public.reading')) "
         "ORDER BY month",
         (months,),
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -96,7 +96,11 @@ def committed(connection: psycopg.Connection, minutes: float) -> dict[str, Row]:
 
 
 def identities(
-    connection: psycopg.Connection, site: str, since: datetime | None, until: datetime | None
+    connection: psycopg.Connection,
+    site: str,
+    since: datetime | None,
+    until: datetime | None,
+    points: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, datetime, float | None, int]]:
     """(point, time, value, quality) of one site, by point and time, through a server-side cursor."""
     with connection.transaction(), connection.cursor(name="identities") as cursor:
@@ -105,7 +109,8 @@ def identities(
             "SELECT p.name, r.time, r.value, r.quality FROM reading r JOIN point p ON p.id = r.point"
             " JOIN site s ON s.id = p.site WHERE s.name = %s"
             " AND r.time >= coalesce(%s::timestamptz, '-infinity')"
-            " AND r.time < coalesce(%s::timestamptz, 'infinity') ORDER BY p.name, r.time",
-            (site, since, until),
+            " AND r.time < coalesce(%s::timestamptz, 'infinity')"
+            " AND (%s::text[] IS NULL OR p.name = ANY(%s)) ORDER BY p.name, r.time",
+            (site, since, until, points, points),
         )
         yield from cursor

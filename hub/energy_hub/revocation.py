@@ -132,6 +132,8 @@ class Revocations:
         self._authorities = authorities
         self._read_as: tuple[int, ...] = ()
         self._revoked: dict[CertificateId, datetime] = {}
+        # By issuer: when its list ends.
+        self.ends: dict[str, datetime] = {}
         if path is not None:
             self._read_as = self._state(path)
             self._take(path)
@@ -166,6 +168,7 @@ class Revocations:
     def _take(self, path: Path) -> None:
         for one in load(path, self._authorities):
             self._revoked.update(one.revoked)
+            self.ends[one.issuer] = one.ends
 
     @staticmethod
     def _state(path: Path) -> tuple[int, ...]:

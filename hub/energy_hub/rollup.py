@@ -24,8 +24,10 @@ from energy_hub.notify import notify
 
 log = logging.getLogger(__name__)
 
-# Batches of one step: some hundred thousand readings at most.
-STEP = 200
+# Batches of one step, and readings: each step counts the hours and days anew that it touches, so that many small
+# batches in one cost little more than few.
+STEP = 2000
+READINGS = 200_000
 RETRY = 5.0  # s
 # Beyond this a sum could leave the range of a double; such a span has no sum.
 LARGEST = 1e300
@@ -47,13 +49,34 @@ _UPDATE = "ON CONFLICT (point, start) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _FIGURES
 )
 
+# The first one whatever its size.
+_TAKE = """
+DELETE FROM touched WHERE batch = ANY(ARRAY(
+    SELECT id FROM (
+        SELECT b.id, sum(b.readings) OVER (ORDER BY b.id) - b.readings AS before
+        FROM (SELECT DISTINCT batch FROM touched ORDER BY batch LIMIT %s) AS t JOIN batch b ON b.id = t.batch
+    ) AS waiting
+    WHERE before < %s))
+RETURNING batch, first, last
+"""
+
+# LATERAL with OFFSET 0 keeps PostgreSQL from reading whole months where few spans are looked up: while a month was
+# small it did, and compared each reading with each batch.
 _MINUTES_OF = """
 CREATE TEMPORARY TABLE fresh_minute ON COMMIT DROP AS
 SELECT DISTINCT p.site, r.point, date_bin('1 minute', r.time, 'epoch') AS start
 FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS t (batch, first, last)
 JOIN batch b ON b.id = t.batch
 JOIN point p ON p.site = b.site
-JOIN reading r ON r.point = p.id AND r.time BETWEEN t.first AND t.last AND r.batch = t.batch
+CROSS JOIN LATERAL (SELECT point, time, batch FROM reading
+                    WHERE point = p.id AND time BETWEEN t.first AND t.last OFFSET 0) AS r
+WHERE r.batch = t.batch
+"""
+
+# What comes late of a month that retention has dropped is kept, and cannot be counted: the others are gone.
+_NOT_RETIRED = """
+AND NOT EXISTS (SELECT FROM retired x WHERE x.site = p.site AND r.time >= x.month
+                AND r.time < (x.month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
 """
 
 _FROM_READINGS = f"""
@@ -113,17 +136,19 @@ def step(connection: psycopg.Connection, most: int = STEP) -> int:
     with connection.transaction():
         _alone(connection)
         taken = connection.execute(
-            "DELETE FROM touched WHERE batch IN (SELECT DISTINCT batch FROM touched ORDER BY batch LIMIT %s)"
-            " RETURNING batch, first, last",
-            (most,),
+            _TAKE,
+            (most, READINGS),
         ).fetchall()
         if not taken:
             return 0
-        connection.execute(_MINUTES_OF, tuple(map(list, zip(*taken, strict=True))))
+        retired = connection.execute("SELECT EXISTS (SELECT FROM retired)").fetchone() == (True,)
+        query = _MINUTES_OF + (_NOT_RETIRED if retired else "")
+        connection.execute(query, tuple(map(list, zip(*taken, strict=True))))
         connection.execute("ANALYZE fresh_minute")
         connection.execute(_FROM_READINGS)
         connection.execute(
-            "INSERT INTO rollup_zone (site, zone) SELECT DISTINCT site, zone_of(site) FROM fresh_minute"
+            "INSERT INTO rollup_zone (site, zone) SELECT site, zone_of(site)"
+            " FROM (SELECT DISTINCT site FROM fresh_minute OFFSET 0) AS f"
             " ON CONFLICT DO NOTHING"
         )
         for level in (_QUARTER, _HOUR, _DAY):

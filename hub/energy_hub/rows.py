@@ -13,6 +13,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 
 from energy_hub.batch import Series
 
@@ -58,34 +59,45 @@ class Columns:
 
 
 class _Lot:
+    """`times` and `values` have a number a row; the others have one for each `counts` rows, as they came."""
+
     def __init__(self, *, with_value: bool) -> None:
         self.with_value = with_value
         self.times = array("q")
         self.values = array("d")
-        self.batches = array("q")
-        self.points = array("i")
-        self.qualities = array("h")
+        self.counts: list[int] = []
+        self.batches: list[int] = []
+        self.points: list[int] = []
+        self.qualities: list[int] = []
 
     def add(self, batch: int, point: int, quality: int, times: array[int]) -> None:
-        count = len(times)
         self.times.extend(times)
-        self.batches.extend(array("q", (batch,)) * count)
-        self.points.extend(array("i", (point,)) * count)
-        self.qualities.extend(array("h", (quality,)) * count)
+        self.counts.append(len(times))
+        self.batches.append(batch)
+        self.points.append(point)
+        self.qualities.append(quality)
+
+    def _spread(self, kind: str, numbers: list[int]) -> array[int]:
+        """A number a row."""
+        if len(numbers) == len(self.times):
+            return array(kind, numbers)
+        return array(kind, chain.from_iterable(map(repeat, numbers, self.counts)))
 
     def rows(self) -> bytes:
         count = len(self.times)
         times = array("q", [(time - EPOCH_MS) * 1000 for time in self.times])
+        batches, points = self._spread("q", self.batches), self._spread("i", self.points)
+        qualities = self._spread("h", self.qualities)
         columns: Iterable[array[int] | array[float]]
         if self.with_value:
-            template, columns = _WITH_VALUE, (times, self.values, self.batches, self.points, self.qualities)
+            template, columns = _WITH_VALUE, (times, self.values, batches, points, qualities)
         else:
-            template, columns = _WITHOUT_VALUE, (times, self.batches, self.points, self.qualities)
+            template, columns = _WITHOUT_VALUE, (times, batches, points, qualities)
         rows = bytearray(template) * count
         stride = len(template)
         offset = 2
         for column in columns:
-            if not self.with_value and column is self.batches:
+            if not self.with_value and column is batches:
                 offset += 4  # the length -1 that stands for the value
             offset += 4
             data = big_endian(column)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -20,6 +21,7 @@ import psycopg
 from psycopg.types.multirange import Multirange
 
 from energy_hub.batch import NO_PREVIOUS, Body, Envelope, Series
+from energy_hub.logs import Throttle
 from energy_hub.revocation import CertificateId, certificate_id
 from energy_hub.rows import COLUMNS, Columns
 from energy_hub.trust import TrustedKey, load_certificates
@@ -30,6 +32,10 @@ CHAIN_PENDING, CHAIN_OK, CHAIN_BROKEN = 0, 1, 2
 # Of what nobody trusted has signed, so much is kept: by payload, and by site.
 UNSIGNED_BYTES = 65_536
 UNSIGNED_ROWS = 1_000
+# Points of one site; a thousand meters have fewer.
+POINTS_REMEMBERED = 30_000
+# Batches that may have come in the last second or two before a crash, and more.
+RECENT = 10_000
 # ms; readings of a batch that lie further apart are looked at separately by the rollups.
 GAP = 600_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,6 +47,9 @@ class StreamKey(NamedTuple):
     site: str
     stream: bytes
 
+
+Identity = tuple[int, bytes, int]
+"""Of a batch: number of the site, stream, sequence."""
 
 Ranges = list[tuple[int, int]]
 """Inclusive ranges of sequences, ascending."""
@@ -68,7 +77,7 @@ class Signed:
     reason: str = ""
 
     @property
-    def identity(self) -> tuple[int, bytes, int]:
+    def identity(self) -> Identity:
         return self.site_id, self.envelope.stream, self.envelope.sequence
 
 
@@ -80,12 +89,27 @@ class Committed:
     batches: int = 0
     readings: int = 0
     duplicates: int = 0
+    # Of the batches, those that are signed and could not be read; other batches with the number of a stored one.
+    quarantined: int = 0
+    forks: int = 0
+    # By kind, as in the table evidence.
+    evidence: Counter[str] = field(default_factory=Counter)
+    # Of each new batch its newest reading, ms since 1970.
+    newest: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Point:
     id: int
     units: list[tuple[int, str]]  # (since, ms; unit), ascending
+
+
+class ElsewhereError(Exception):
+    """Sites that are not to be written in this database: they live in another one, or are on their way."""
+
+    def __init__(self, sites: Collection[str]) -> None:
+        super().__init__(f"not in this database: {', '.join(sorted(sites))}")
+        self.sites = frozenset(sites)
 
 
 class Store:
@@ -99,12 +123,21 @@ class Store:
         self._keys: dict[str, tuple[int, list[Vouched]]] = {}
         self._points: dict[int, dict[str, _Point]] = {}
         self._months: set[tuple[int, int]] = set()
+        self._told = Throttle(300.0)
+        # What the commit under way has found.
+        self._evidence_found: Counter[str] = Counter()
         # Dates as UTC and intervals in one style, whatever the server's defaults are.
         self.connection.execute("SET timezone = 'UTC'")
         self.connection.execute(
             "CREATE TEMPORARY TABLE stage (time timestamptz, value double precision, batch bigint,"
             " point integer, quality smallint) ON COMMIT DELETE ROWS"
         )
+
+        self.generation = generation_of(self.connection)
+        row = self.connection.execute("SELECT max(number) FROM migration").fetchone()
+        # Number of the newest migration.
+        self.migration: int = row[0] if row else 0
+        self._make_good()
 
     def close(self) -> None:
         self.connection.close()
@@ -114,23 +147,44 @@ class Store:
     def keys(self, site: str, *, again: bool = False) -> tuple[int, list[Vouched]] | None:
         """The site's number and its trusted keys, newest first; None for an unknown site. A key is there once
         for each certificate that vouches for it. `again` asks the database even if the answer is remembered:
-        another worker may have learned a key."""
+        another worker may have learned a key. Raises ElsewhereError."""
         if again or site not in self._keys:
             rows = self.connection.execute(
-                "SELECT s.id, k.id, k.public, k.certificate FROM site s JOIN site_key k ON k.site = s.id"
+                "SELECT s.id, s.here, k.id, k.public, k.certificate FROM site s JOIN site_key k ON k.site = s.id"
                 " WHERE s.name = %s ORDER BY k.id DESC",
                 (site,),
             ).fetchall()
             if not rows:
                 return None
+            if not rows[0][1]:
+                self._not_here(site)
             self._keys[site] = (
                 rows[0][0],
                 [
                     Vouched(key_id, bytes(public), certificate_id(load_certificates(pem.encode())[0]))
-                    for _, key_id, public, pem in rows
+                    for _, _, key_id, public, pem in rows
                 ],
             )
         return self._keys[site]
+
+    def _not_here(self, site: str) -> None:
+        """A row of the site says that it is not to be written here. Returns when it is, by now."""
+        raise ElsewhereError([site])
+
+    def _hold(self, names: dict[int, str]) -> None:
+        """Keep sites, by their numbers, in this database until the transaction ends: whoever moves one away waits for
+        that. Raises ElsewhereError for those that are not here any more."""
+        here = {
+            number
+            for (number,) in self.connection.execute(
+                "SELECT id FROM site WHERE id = ANY(%s) AND here ORDER BY id FOR KEY SHARE", (list(names),)
+            )
+        }
+        gone = {name for number, name in names.items() if number not in here}
+        if gone:
+            for name in gone:
+                self._keys.pop(name, None)
+            raise ElsewhereError(gone)
 
     def vouching(self, site: str, public: bytes) -> list[CertificateId]:
         """The certificates that vouch for a key; none for a key that is not known."""
@@ -138,9 +192,10 @@ class Store:
         return [known.certificate for known in found[1] if known.public == public] if found else []
 
     def trust(self, site: str, key: TrustedKey) -> None:
-        """Keep a key that was verified, for ever; makes the site when it is its first."""
+        """Keep a key that was verified, for ever; makes the site when it is its first. Raises ElsewhereError."""
         with self.connection.transaction():
             self.connection.execute("INSERT INTO site (name) VALUES (%s) ON CONFLICT DO NOTHING", (site,))
+            self._hold_by_name(site)
             self.connection.execute(
                 "INSERT INTO site_key (site, public, statement, certificate, fingerprint, not_after)"
                 " SELECT id, %s, %s, %s, %s, %s FROM site WHERE name = %s ON CONFLICT DO NOTHING",
@@ -148,13 +203,23 @@ class Store:
             )
         self._keys.pop(site, None)
 
+    def _hold_by_name(self, site: str) -> None:
+        """The same for one site, which may be unknown."""
+        row = self.connection.execute(
+            "SELECT here FROM site WHERE name = %s FOR KEY SHARE", (site,)
+        ).fetchone()
+        if row == (False,):
+            raise ElsewhereError([site])
+
     def set_status(self, site: str, state: str, status: dict[str, object], *, seen: bool) -> None:
-        """`seen`: the message is fresh, not one that the broker had kept."""
-        self.connection.execute(
-            "UPDATE site SET state = %s, status = CASE WHEN %s THEN %s::jsonb ELSE status END,"
-            " last_seen = CASE WHEN %s THEN now() ELSE last_seen END WHERE name = %s",
-            (state, bool(status), json.dumps(status), seen, site),
-        )
+        """`seen`: the message is fresh, not one that the broker had kept. Raises ElsewhereError."""
+        with self.connection.transaction():
+            self._hold_by_name(site)
+            self.connection.execute(
+                "UPDATE site SET state = %s, status = CASE WHEN %s THEN %s::jsonb ELSE status END,"
+                " last_seen = CASE WHEN %s THEN now() ELSE last_seen END WHERE name = %s",
+                (state, bool(status), json.dumps(status), seen, site),
+            )
 
     def committed(self, key: StreamKey) -> Ranges:
         """All committed sequences of one stream."""
@@ -169,35 +234,44 @@ class Store:
 
     def commit(self, group: Sequence[Signed]) -> Committed:
         """Commit a group in one transaction, durably, before it returns. Raises psycopg.Error, and then
-        nothing of the group is committed; trying again is always safe."""
+        nothing of the group is committed; trying again is always safe. So it is after ElsewhereError."""
+        self._evidence_found = Counter()
         ordered = sorted(group, key=lambda one: one.identity)
         points = {id(one): self._resolve(one.site_id, one.body) for one in ordered if one.body is not None}
         self._ensure_months(ordered)
-        result = Committed()
+        result = Committed(evidence=self._evidence_found)
+        names = {one.site_id: one.site for one in ordered}
         with self.connection.transaction():
+            self._hold(names)
             new = self._insert_batches(ordered, result)
             columns = Columns()
             for one, batch_id in new:
                 result.batches += 1
                 if one.body is None:
                     self._quarantine(one.site, one.payload, one.reason, signed=True)
+                    result.quarantined += 1
                     continue
+                # A batch may be empty.
+                if one.body.series:
+                    result.newest.append(max(series.times[-1] for series in one.body.series))
                 for series, point_id in zip(one.body.series, points[id(one)], strict=True):
                     columns.add(batch_id, point_id, series)
             if len(columns):
                 self._insert_readings(columns, [batch_id for _, batch_id in new])
                 self._touch(new)
             result.readings = len(columns)
-        result.streams = self._mark_committed(ordered)
+        result.streams = self._mark_committed([one.identity for one in ordered], names)
         return result
 
     def quarantine(self, site: str, payload: bytes, reason: str) -> None:
-        """Keep a payload that no trusted key has signed and that cannot be read."""
-        kept = self.connection.execute(
-            "SELECT count(*) FROM quarantine WHERE topic_site = %s AND NOT signed", (site,)
-        ).fetchone()
-        if kept is not None and kept[0] < UNSIGNED_ROWS:
-            self._quarantine(site, payload, reason, signed=False)
+        """Keep a payload that no trusted key has signed and that cannot be read. Raises ElsewhereError."""
+        with self.connection.transaction():
+            self._hold_by_name(site)
+            kept = self.connection.execute(
+                "SELECT count(*) FROM quarantine WHERE topic_site = %s AND NOT signed", (site,)
+            ).fetchone()
+            if kept is not None and kept[0] < UNSIGNED_ROWS:
+                self._quarantine(site, payload, reason, signed=False)
 
     def _quarantine(self, site: str, payload: bytes, reason: str, *, signed: bool) -> None:
         self.connection.execute(
@@ -296,11 +370,12 @@ class Store:
             if stored[one.identity] == one.envelope.digest:
                 result.duplicates += 1
                 continue
+            result.forks += 1
             stream, sequence = one.envelope.stream, one.envelope.sequence
             detail = (
                 f"stored {stored[one.identity].hex()}, then {one.envelope.digest.hex()} (kept in quarantine)"
             )
-            log.error("ERR fork: site %s stream %s sequence %d: %s", one.site, stream.hex(), sequence, detail)
+            self._tell("fork", one.site, stream, sequence, detail)
             self._quarantine(one.site, one.payload, f"fork of sequence {sequence}: {detail}", signed=True)
             self._evidence(one.site_id, "fork", stream, sequence, detail)
             # The batch after it may have been held against this one, when both came together: look again
@@ -366,20 +441,22 @@ class Store:
             detail = (
                 f"{count} readings differ from those stored first, for instance {point} at {time.isoformat()}"
             )
-            log.error("ERR conflict: site %s stream %s sequence %d: %s", site, stream.hex(), sequence, detail)
+            self._tell("conflict", site, stream, sequence, detail)
             self._evidence(site_id, "conflict", stream, sequence, detail)
 
-    def _mark_committed(self, group: Sequence[Signed]) -> dict[StreamKey, Ranges]:
-        """After the commit: bring the streams' ranges and the pending links of the chains up to date.
+    def _mark_committed(
+        self, identities: Sequence[Identity], names: dict[int, str]
+    ) -> dict[StreamKey, Ranges]:
+        """After the commit: bring the streams' ranges and the pending links of the chains up to date. `names` are those
+        of the sites.
 
-        Both are derived from what is committed, so losing this transaction in a crash loses nothing: the
-        gateway has no acknowledgement, sends again, and it is done then. That is why it need not wait for
-        the disk.
+        Both are derived from what is committed, so that a crash which takes this transaction loses nothing: a gateway
+        that has no acknowledgement sends again, and for one that has _make_good does it again. That is why it need
+        not wait for the disk.
         """
-        names = {one.site_id: one.site for one in group}
         sequences: dict[tuple[int, bytes], list[int]] = {}
-        for one in group:
-            sequences.setdefault((one.site_id, one.envelope.stream), []).append(one.envelope.sequence)
+        for site_id, stream, sequence in identities:
+            sequences.setdefault((site_id, stream), []).append(sequence)
         streams = sorted(sequences)
         with self.connection.transaction():
             self.connection.execute("SET LOCAL synchronous_commit = off")
@@ -398,7 +475,7 @@ class Store:
                     [_multirange(sequences[key]) for key in streams],
                 ),
             ).fetchall()
-            self._check_pending(group, names)
+            self._check_pending(identities, names)
             self.connection.execute(
                 "UPDATE site SET last_seen = now() FROM (SELECT id FROM site WHERE id = ANY(%s)"
                 " AND last_seen < now() - interval '5 seconds' ORDER BY id FOR NO KEY UPDATE) AS old"
@@ -407,7 +484,28 @@ class Store:
             )
         return {StreamKey(names[site], bytes(stream)): ranges(found) for site, stream, found in rows}
 
-    def _check_pending(self, group: Sequence[Signed], names: dict[int, str]) -> None:
+    def _make_good(self) -> None:
+        """A server that crashed has forgotten the last transactions that nobody waited for, though gateways were told
+        of them: their batches would be missing for ever, and links unchecked. So whoever connects looks."""
+        with self.connection.transaction():
+            rows = self.connection.execute(
+                """
+                SELECT s.id, s.name, b.stream, b.sequence
+                FROM batch b JOIN site s ON s.id = b.site
+                     LEFT JOIN stream t ON t.site = b.site AND t.stream = b.stream
+                WHERE b.id > (SELECT max(id) FROM batch) - %s AND s.here
+                      AND (b.chain = 0 OR NOT coalesce(t.committed @> b.sequence, false))
+                ORDER BY s.id FOR KEY SHARE OF s
+                """,
+                (RECENT,),
+            ).fetchall()
+            if rows:
+                self._mark_committed(
+                    [(site_id, bytes(stream), sequence) for site_id, _, stream, sequence in rows],
+                    {site_id: name for site_id, name, _, _ in rows},
+                )
+
+    def _check_pending(self, identities: Sequence[Identity], names: dict[int, str]) -> None:
         """Links that could not be checked when their batch came: its own, and those of the batches after
         it."""
         broken = self.connection.execute(
@@ -421,7 +519,7 @@ class Store:
                        generate_series(0, 1) AS step)
             RETURNING b.site, b.stream, b.sequence, b.chain
             """,
-            _identities(group),
+            tuple(map(list, zip(*identities, strict=True))),
         ).fetchall()
         for site_id, stream, sequence, chain in broken:
             if chain == CHAIN_BROKEN:
@@ -429,8 +527,23 @@ class Store:
                 self._chain_broken(names[site_id], site_id, bytes(stream), sequence, detail)
 
     def _chain_broken(self, site: str, site_id: int, stream: bytes, sequence: int, detail: str) -> None:
-        log.error("ERR chain broken: site %s stream %s sequence %d: %s", site, stream.hex(), sequence, detail)
+        self._tell("chain broken", site, stream, sequence, detail)
         self._evidence(site_id, "chain-broken", stream, sequence, detail)
+
+    def _tell(self, kind: str, site: str, stream: bytes, sequence: int, detail: str) -> None:
+        """Evidence keeps each of them; a gateway that has gone wrong must not fill the log."""
+        held = self._told((kind, site))
+        if held is not None:
+            more = f" (and {held} more like it before)" if held else ""
+            log.error(
+                "ERR %s: site %s stream %s sequence %d: %s%s",
+                kind,
+                site,
+                stream.hex(),
+                sequence,
+                detail,
+                more,
+            )
 
     def _evidence(
         self, site_id: int, kind: str, stream: bytes | None, sequence: int | None, detail: str
@@ -439,21 +552,27 @@ class Store:
             "INSERT INTO evidence (site, kind, stream, sequence, detail) VALUES (%s, %s, %s, %s, %s)",
             (site_id, kind, stream, sequence, detail),
         )
+        self._evidence_found[kind] += 1
 
     # --- points, units, partitions
 
     def _resolve(self, site_id: int, body: Body) -> list[int]:
         """The numbers of a body's points, in their order; points and units that are new are made."""
         known = self._points.setdefault(site_id, {})
+        if len(known) > POINTS_REMEMBERED:
+            # No site has so many; one that makes up new ones must not fill the memory of all.
+            known.clear()
         missing = sorted({series.point for series in body.series if series.point not in known})
         if missing:
             self._load_points(site_id, missing, body.series)
         numbers = []
         for series in body.series:
             point = known[series.point]
-            since, unit = max(
-                (entry for entry in point.units if entry[0] <= series.times[0]), default=point.units[0]
-            )
+            since, unit = point.units[0]
+            if len(point.units) > 1:
+                since, unit = max(
+                    (entry for entry in point.units if entry[0] <= series.times[0]), default=point.units[0]
+                )
             if unit != series.unit:
                 self._add_unit(site_id, point, series, f"from {unit} (since {_iso(since)})")
             numbers.append(point.id)
@@ -491,7 +610,8 @@ class Store:
                 (point.id, since, series.unit),
             ).rowcount
             if added:
-                log.warning("unit changed: %s", detail)
+                if self._told(("unit changed", site_id)) is not None:
+                    log.warning("unit changed: %s", detail)
                 self._evidence(site_id, "unit-changed", None, None, detail)
         point.units = sorted([*point.units, (series.times[0], series.unit)])
 
@@ -509,6 +629,15 @@ class Store:
             if self.connection.execute("SELECT ensure_month(%s)", (moments[month],)).fetchone() == (True,):
                 log.info("partition of %04d-%02d made", *month)
             self._months.add(month)
+
+
+def generation_of(connection: psycopg.Connection) -> str:
+    """Names this database's history: its cluster, and the timeline, which is another after a restore from a backup."""
+    row = connection.execute(
+        "SELECT system_identifier, left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()"
+    ).fetchone()
+    assert row is not None, "a function has one row"
+    return f"{row[0]}-{int(row[1], 16)}"
 
 
 def spans(body: Body) -> list[tuple[int, int]]:

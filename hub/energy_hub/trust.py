@@ -78,7 +78,7 @@ def check_statement(
         raise TrustError(f"public key of {len(public)} bytes, expected 32")
     if not isinstance(pem, str):
         raise TrustError("certificate is missing")
-    presented = load_certificates(pem.encode())
+    presented = load_certificates(pem.encode(errors="replace"))
     if not presented:
         raise TrustError("certificate holds no certificate")
     leaf = presented[0]
@@ -101,7 +101,7 @@ def check_statement(
         statement=statement,
         certificate="".join(one.public_bytes(serialization.Encoding.PEM).decode() for one in presented),
         fingerprint=leaf.fingerprint(hashes.SHA256()),
-        not_after=_validity(leaf)[1],
+        not_after=validity(leaf)[1],
     )
 
 
@@ -190,13 +190,14 @@ def _check_may_sign(issuer: x509.Certificate, below: int) -> None:
 
 
 def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
-    start, end = _validity(certificate)
+    start, end = validity(certificate)
     if not start <= now <= end:
         name = certificate.subject.rfc4514_string()
         raise TrustError(f"{name} is valid from {start:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ} only")
 
 
-def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+def validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """First and last moment."""
     # cryptography 42 added the aware attributes and deprecated the naive ones, which are all that 38 has.
     if hasattr(certificate, "not_valid_before_utc"):
         return certificate.not_valid_before_utc, certificate.not_valid_after_utc

@@ -18,6 +18,7 @@ from wattfleet_lab.lab import Lab, Wanted
 from wattfleet_lab.progress import Progress
 
 DEFAULT_SITES = 3
+DISK = "a disk of their own, so that a power cut loses what was not synced"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="fleet file (default: inventory/lab)",
     )
+    up.add_argument("--disks", action="store_true", help=f"new hosts get {DISK}")
 
     down = commands.add_parser(
         "down", help="shut all hosts down and remove everything the lab has on this machine"
@@ -82,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("name")
     add.add_argument("--energy", action="store_true", help="with an energy network of its own on eth1")
     add.add_argument("--address", help="management address (default: the lab picks one)")
+    add.add_argument("--disk", action="store_true", help=f"with {DISK}")
     add.add_argument(
         "--model", default=firmware.MODEL, help="what its firmware says that it is (default: %(default)s)"
     )
@@ -159,7 +162,9 @@ def _run(args: argparse.Namespace, lab: Lab) -> int:
     elif command == "host-add":
         energy = [str(ENERGY_NETWORK[20])] if args.energy else None
         kind = "hub" if args.name == "hub" else "plain"
-        wanted = Wanted(check_host_name(args.name), kind, args.address, energy, model=args.model)
+        wanted = Wanted(
+            check_host_name(args.name), kind, args.address, energy, model=args.model, disk=args.disk
+        )
         host, changed = lab.add_host(wanted)
         print(json.dumps(_reach(lab, host, changed)))
     elif command == "firmware":
@@ -179,7 +184,7 @@ def _up(args: argparse.Namespace, lab: Lab) -> int:
     inventory = fleet.Fleet(args.inventory.resolve())
     count = args.sites if args.sites is not None else 0 if args.site else DEFAULT_SITES
     sites = {site.name: site for site in [*inventory.first(count), *map(inventory.site, args.site)]}
-    lab.up(list(sites.values()), args.hub, inventory.file)
+    lab.up(list(sites.values()), args.hub, inventory.file, args.disks)
     print(f"lab {lab.name} is up: {len(lab.state.hosts())} hosts; ssh -F {lab.state.ssh_config} HOST")
     return 0
 

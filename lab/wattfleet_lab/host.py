@@ -14,6 +14,7 @@ from pathlib import Path
 from wattfleet_lab import firmware, kernel
 from wattfleet_lab.addresses import Plan
 from wattfleet_lab.commands import run
+from wattfleet_lab.disk import Disk
 from wattfleet_lab.errors import LabError
 from wattfleet_lab.files import write_json
 
@@ -42,6 +43,7 @@ class Host:
     `kind` is gateway, hub or plain; `slot` numbers the host's links; `image` is the tree it is an overlay of;
     `energy` holds the addresses of the devices in its energy network, or None when it has no such network;
     `site_file` is the gateway's file in the fleet's inventory, `model` what its firmware says that it is.
+    `disk`: what it writes lies on a file system of its own, which a power cut takes what was not synced from.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Host:
     energy: list[str] | None = None
     site_file: str | None = None
     model: str = firmware.MODEL
+    disk: bool = False
     machine_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -65,8 +68,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.root = path / "root"
-        self.upper = path / "upper"
-        self.work = path / "work"
+        self.disk = Disk(path / "disk.img", path / "disk")
         self.console = path / "console.log"
         self.running = path / "run.json"
 
@@ -84,9 +86,14 @@ class Folder:
             raise LabError(
                 f"the base image {host.image} of host {host.name} is gone: take the lab down and up again"
             )
-        for folder in (self.upper, self.work, self.root):
+        changes = self.path
+        if host.disk:
+            self.disk.mount()
+            changes = self.disk.folder
+        upper, work = changes / "upper", changes / "work"
+        for folder in (upper, work, self.root):
             folder.mkdir(exist_ok=True)
-        options = f"lowerdir={host.image},upperdir={self.upper},workdir={self.work}"
+        options = f"lowerdir={host.image},upperdir={upper},workdir={work}"
         try:
             run("mount", "-t", "overlay", f"wattfleet-{host.name}", "-o", options, str(self.root))
         except LabError as error:
@@ -94,9 +101,23 @@ class Folder:
                 f"{error}: overlays need a folder on ext4, xfs, btrfs or tmpfs; set WATTFLEET_STATE to one"
             ) from None
 
-    def remove(self) -> None:
+    def lose_power(self, host: Host) -> None:
+        """What was written and not synced is gone, where the host has a disk of its own."""
+        if host.disk:
+            self.disk.lose_power()
+
+    def unmount_disk(self, host: Host) -> None:
+        """After the power was lost and everything has ended: the next boot finds what the disk has."""
+        if host.disk:
+            self._unmount()
+            self.disk.let_go()
+
+    def _unmount(self) -> None:
         for point in kernel.mounts_below(self.path):
             run("umount", str(point))
+
+    def remove(self) -> None:
+        self._unmount()
         shutil.rmtree(self.path, ignore_errors=False)
 
 

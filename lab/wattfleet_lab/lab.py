@@ -54,6 +54,7 @@ class Wanted:
     energy: list[str] | None = None
     site_file: str | None = None
     model: str = firmware.MODEL
+    disk: bool = False
 
 
 class Lab:
@@ -82,15 +83,17 @@ class Lab:
             raise LabError(f"lab {self.name!r} is not up: start it with `wattfleet lab up`")
         return Plan(index)
 
-    def up(self, sites: list[fleet.Site], hub: bool, fleet_file: Path) -> None:
-        """Boots the gateways and the hub where they are not up yet; all meters are served afterwards."""
-        wanted = [Wanted(HUB, HUB)] if hub else []
+    def up(self, sites: list[fleet.Site], hub: bool, fleet_file: Path, disks: bool = False) -> None:
+        """Boots the gateways and the hub where they are not up yet; all meters are served afterwards. `disks`: new
+        ones get a disk of their own."""
+        wanted = [Wanted(HUB, HUB, disk=disks)] if hub else []
         with self._locked():
             plan = self._prepare()
             for site in sites:
                 address = plan.shift(site.address)
+                file = str(site.file)
                 wanted.append(
-                    Wanted(site.name, "gateway", address, site.energy_addresses, str(site.file), site.model)
+                    Wanted(site.name, "gateway", address, site.energy_addresses, file, site.model, disks)
                 )
             present = self._ensure_hosts(plan, wanted)
             gateways = [host for host in self.state.hosts() if host.kind == "gateway"]
@@ -188,7 +191,9 @@ class Lab:
             )
         if address in taken:
             raise LabError(f"address {address} of host {want.name} is {taken[address]}'s already")
-        return Host(want.name, want.kind, slot, address, str(tree), want.energy, want.site_file, want.model)
+        return Host(
+            want.name, want.kind, slot, address, str(tree), want.energy, want.site_file, want.model, want.disk
+        )
 
     def _write_ssh_config(self) -> None:
         also = paths.state_root() / "ssh_config" if self.name == "default" else None
@@ -243,8 +248,9 @@ class Lab:
                     moved = time.monotonic()
             self.progress.tick(f"{len(names) - len(waiting)}/{len(names)}")
             if time.monotonic() - moved > BOOT_TIMEOUT:
+                missing = "SSH answer" if states[min(waiting)]["state"] == "running" else "end of the boot"
                 raise LabError(
-                    f"{', '.join(sorted(waiting))}: no SSH answer for {BOOT_TIMEOUT:.0f} s; look into "
+                    f"{', '.join(sorted(waiting))}: no {missing} for {BOOT_TIMEOUT:.0f} s; look into "
                     f"{self.state.folder(min(waiting)).console} or use `wattfleet lab exec`"
                 )
             if waiting:
@@ -257,7 +263,8 @@ class Lab:
         client.request(self.state, "stop", host=self.state.host(name).name)
 
     def cut(self, name: str) -> None:
-        """Power cut: nothing in the host gets a chance to react. It stays off."""
+        """Power cut: nothing in the host gets a chance to react, and a disk of its own loses what was not synced. It
+        stays off."""
         client.request(self.state, "cut", host=self.state.host(name).name)
 
     def reboot(self, name: str, wait: bool = True) -> None:
@@ -379,8 +386,7 @@ class Lab:
         for name in network.namespaces(plan):
             run("ip", "netns", "delete", name)
         network.remove_wan(plan)
-        for link in network.links(plan):
-            run("ip", "link", "delete", link)
+        network.remove_links(plan)
         for group in cgroups.lab_folders(plan.cgroup):
             cgroups.remove(group)
         for point in kernel.mounts_below(self.state.path):

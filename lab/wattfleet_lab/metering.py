@@ -37,6 +37,9 @@ def _site(plan: Plan, host: Host) -> dict[str, Any]:
         listener = {"address": address, "port": port, "framing": _FRAMING[bus["type"]], "units": []}
         of_bus[bus["name"]] = listeners.setdefault((address, port), listener)
     for meter in content.get("meters", []):
+        if "radio" in meter:
+            # Nobody is asked: see wattfleet_lab.radio.
+            continue
         options = {key: meter[key] for key in ("ct_ratio", "pt_ratio", "channels") if key in meter}
         of_bus[meter["bus"]]["units"].append(
             {

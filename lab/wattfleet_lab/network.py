@@ -148,3 +148,10 @@ def remove_netns_folder() -> bool:
         run("umount", str(NETNS))
     NETNS.rmdir()
     return True
+
+
+def remove_links(plan: Plan) -> None:
+    for link in links(plan):
+        # The cable of a host that is ending goes by itself, perhaps right now.
+        if not succeeds("ip", "link", "delete", link) and link in links(plan):
+            run("ip", "link", "delete", link)

@@ -62,6 +62,7 @@ POOL = (
     "mosquitto-clients",
     "needrestart",
     "openbsd-inetd",
+    "pgbackrest",
     "postgresql",
     "python3-psycopg2",
     "python3-systemd",

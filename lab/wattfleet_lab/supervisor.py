@@ -223,8 +223,11 @@ class RunningHost:
         if self.task is None or self.task.done():
             return
         self.power = False
+        host = self.folder.load()
         self.kill()
+        self.folder.lose_power(host)
         await self.task
+        await asyncio.to_thread(self.folder.unmount_disk, host)
 
     async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         if self.task is None or self.task.done():

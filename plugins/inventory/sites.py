@@ -78,6 +78,17 @@ options:
         description: The broker's port.
         type: int
         default: 8883
+      brokers_domain:
+        description: Domain of the names that gateways dial, as C(<site>.<domain>).
+        type: str
+      brokers:
+        description: Machines of their own that the brokers run on, each with C(name) and C(address).
+        type: list
+        elements: dict
+      databases:
+        description: PostgreSQL clusters of the hub beside V(main), each with C(name) and C(port).
+        type: list
+        elements: dict
       accept:
         description: Ports that are open on the hub besides the broker's; as a site file's C(firewall.accept).
         type: list
@@ -209,6 +220,10 @@ class InventoryModule(BaseInventoryPlugin):
         for group in ("gateways", "hubs"):
             inventory.add_group(group)
         self._add("hub", "hubs", fleet.facts["hub"]["address"], user)
+        for broker in fleet.facts["hub"].get("brokers", ()):
+            inventory.add_group("brokers")
+            self._add(broker["name"], "brokers", broker["address"], user)
+            inventory.set_variable(broker["name"], "energy_broker", broker)
         for name, site in fleet.sites.items():
             self._add(name, "gateways", site["gateway"]["address"], user)
             inventory.set_variable(name, "energy_site", site)

@@ -79,7 +79,9 @@ def _collector(socket_path: str) -> dict[str, t.Any]:
     except _faults.FaultError as fault:
         return {"running": False, "failure": fault.as_dict(), "buffer": None}
     told = {key: status.get(key) for key in ("site", "version", "started", "buses", "buffer")}
-    return {"running": True, "failure": None, **told}
+    by_radio = {radio["name"] for radio in status.get("radios", ())}
+    heard = [meter for meter in status.get("meters", ()) if meter.get("bus") in by_radio]
+    return {"running": True, "failure": None, "heard": heard, **told}
 
 
 def _read_certificate(path: str) -> dict[str, t.Any]:

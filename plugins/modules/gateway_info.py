@@ -157,7 +157,9 @@ services:
       {load: loaded, active: active, sub: running, enabled: enabled, result: success, restarts: 0, failure:
       null}
 collector:
-  description: What the running collector tells of itself and its buses.
+  description:
+    - What the running collector tells of itself and its buses. C(heard) are the meters that report by radio, which
+      nobody can ask.
   returned: always
   type: dict
   sample:
@@ -167,6 +169,7 @@ collector:
     version: 0.1.0
     started: "2026-01-01T00:00:00.000Z"
     buses: [{name: hall, connected: true, last_error: null}]
+    heard: []
 buffer:
   description: What waits for delivery, null when no collector answers.
   returned: always

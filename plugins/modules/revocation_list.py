@@ -44,7 +44,7 @@ options:
     type: int
     default: 30
   renew_at:
-    description: Part of its life after which a list is renewed.
+    description: Part of its life after which a list is renewed. V(0) is at once.
     type: float
     default: 0.33
 attributes:
@@ -344,8 +344,8 @@ def main() -> None:
     )
     if CRYPTOGRAPHY_ERROR:
         module.fail_json(msg=missing_required_lib("cryptography"), exception=CRYPTOGRAPHY_ERROR)
-    if module.params["days"] < 1 or not 0 < module.params["renew_at"] < 1:
-        module.fail_json(msg="days has to be 1 or more, and renew_at between 0 and 1")
+    if module.params["days"] < 1 or not 0 <= module.params["renew_at"] < 1:
+        module.fail_json(msg="days has to be 1 or more, and renew_at 0 or more and less than 1")
     path = Path(module.params["path"])
     now = datetime.now(timezone.utc).replace(microsecond=0)
     try:

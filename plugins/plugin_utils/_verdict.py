@@ -31,11 +31,13 @@ _BAD_CABLE = "bad cable or plug, or interference: try another cable and another 
 
 def probe_targets(site: Site) -> list[dict[str, t.Any]]:
     """The meters of a site file as gateway_info takes them: meter, bus, unit, and host, port, framing,
-    timeout of TCP buses.
+    timeout of TCP buses. Those that report by radio cannot be asked.
     """
     buses = {bus["name"]: bus for bus in site.get("buses", [])}
     targets = []
     for meter in site.get("meters", []):
+        if "radio" in meter:
+            continue
         bus = buses[meter["bus"]]
         target = {"meter": meter["name"], "bus": bus["name"], "unit": meter["unit"]}
         if bus["type"] != "rtu":
@@ -147,12 +149,24 @@ def _services(info: Site, _site: Site, _limits: Site, _now: float, verdict: Verd
 def _meters(info: Site, site: Site, _limits: Site, _now: float, verdict: Verdict) -> list[dict[str, str]]:
     findings = []
     answered = 0
-    buses = {meter["name"]: meter["bus"] for meter in site.get("meters", [])}
+    buses = {meter["name"]: meter["bus"] for meter in site.get("meters", []) if "bus" in meter}
     for meter in info["meters"]:
         answered += bool(meter["reachable"])
         if meter["failure"]:
             subject = f"{meter['name']} (bus {buses.get(meter['name'], '?')}, unit {meter['unit']})"
             findings.append(_finding("meter", subject, meter["failure"]["error"], meter["failure"]["cause"]))
+    heard = {meter["name"]: meter for meter in info["collector"].get("heard", ())}
+    for meter in site.get("meters", []):
+        state = heard.get(meter["name"])
+        if "radio" not in meter or state is None:
+            continue
+        well = state["last_success"] is not None and not state["consecutive_failures"]
+        answered += well
+        # One that has not been silent for long enough is neither well nor a finding.
+        if not well and state["last_error"]:
+            subject = f"{meter['name']} (radio {meter['radio']}, {meter['device']})"
+            cause = "battery, distance to the radio gateway, or the server: see the journal of energy-gateway"
+            findings.append(_finding("meter", subject, state["last_error"], cause))
     verdict["meters_answering"] = answered
     return findings
 

@@ -36,7 +36,7 @@ from tests.bench.rig import cost
 from tests.bench.rig.child import Child
 from tests.bench.rig.contenders import Collectd, Contender, Field, Ours, Prototype
 from tests.bench.rig.hub import Broker
-from tests.unit.collector.collector_support import free_port
+from tests.ports import free_port
 
 UNITS = 32
 # A contender has come to its pace when a second brought so much of what is due; it gets so long for that, and then a

@@ -7,7 +7,8 @@ The engine and the ledger are the real ones, the fleet is simulated in virtual t
 process over the whole rollout, without what the simulation itself takes, divided by the sites: by the clock, waiting
 for the disk included, and by the CPU, which a loaded machine does not lengthen;
 `against` is what as many bare transactions of one row with `synchronous=FULL` as there were turns take on the same disk
-in the same run. The resume is a driver that knows nothing, until its first turn has ended.
+in the same run. The resume is a driver that knows nothing, until its first turn has ended. Memory is that of this
+process, the simulated fleet included: with more sites it holds more of them, and within a rollout it must not grow.
 """
 
 from __future__ import annotations
@@ -68,11 +69,13 @@ def whole(folder: Path, count: int) -> dict[str, float]:
     arm = Timed(fleet)
     driver = Driver(ledger, NAME, arm, "bench")  # type: ignore[arg-type]  # a simulated arm
     fleet.now = START
-    turns, resumed, halfway = 0, 0.0, False
+    turns, resumed, halfway, begun, most = 0, 0.0, False, 0.0, 0.0
     while True:
         fleet.now += TURN
         rollout = driver.turn(fleet.now)
         turns += 1
+        begun = begun or resident()
+        most = max(most, resident())
         if Driver.is_over(rollout):
             break
         if not halfway and rollout.wave >= len(rollout.waves) // 2:
@@ -95,9 +98,17 @@ def whole(folder: Path, count: int) -> dict[str, float]:
         "entries": entries,
         "turns": turns,
         "resume": resumed,
+        "begun": begun,
+        "most": most,
         "verify": verified,
         "bytes": sum(file.stat().st_size for file in folder.glob("ledger.db*")),
     }
+
+
+def resident() -> float:
+    """MiB of memory that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def bare(folder: Path, count: int) -> float:
@@ -143,12 +154,13 @@ def main() -> int:
         ("size of the ledger a site", median("bytes") / options.sites / 1024, "KiB", None),
         (f"memory at {options.sites // 10} sites", memory[0], "MiB", None),
         (f"memory at {options.sites} sites", memory[1], "MiB", memory[0]),
+        ("most in a rollout against its first turn", full[0]["most"], "MiB", full[0]["begun"]),
     ]
     written = []
     for name, value, unit, against in rows:
         ratio = value / against if against else None
         written.append({"name": name, "value": value, "unit": unit, "against": against, "ratio": ratio})
-        print(f"{name:36} {value:10.3f} {unit:4}" + (f"  {ratio:6.2f} times {against:.3f}" if ratio else ""))
+        print(f"{name:40} {value:10.3f} {unit:4}" + (f"  {ratio:6.2f} times {against:.3f}" if ratio else ""))
     output = BUILD / "bench" / "rollout.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(written, indent=2) + "\n")

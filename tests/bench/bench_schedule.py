@@ -38,7 +38,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "collector"), str(ROOT / "hub")]
 from tests.bench.rig.child import Child
 from tests.bench.rig.contenders import Contender, Field, GatewayOnly, Peer
 from tests.bench.rig.hub import Broker
-from tests.unit.collector.collector_support import free_port
+from tests.ports import free_port
 
 DEAD_UNIT = 7
 FIRST = 10

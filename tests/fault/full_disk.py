@@ -6,56 +6,19 @@ What the memory can hold meanwhile is not lost; what it cannot hold is counted b
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 from tests.fault.report import FaultReport
-from tests.fault.rig.namespaces import command
+from tests.fault.rig.disk import SmallDisk
 from tests.fault.rig.rig import Rig, pause, say
 
 # Room for the buffer of a minute, and not much more.
 SIZE = "12m"
 FULL = (3.0, 8.0)
-PIECE = bytes(4096)
-
-
-class SmallDisk:
-    """A file system of its own under the buffer."""
-
-    def __init__(self) -> None:
-        self._filler = Path()
-        self._mount: Path | None = None
-
-    def mount(self, rig: Rig) -> None:
-        """Before the services start."""
-        self._mount = rig.home / "buffer"
-        command("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "wf-fault", str(self._mount))
-        self._filler = self._mount / "filler"
-
-    def unmount(self) -> None:
-        """Whatever state it is in."""
-        if self._mount is not None:
-            subprocess.run(["umount", "-l", self._mount], capture_output=True, check=False)
-            self._mount = None
-
-    def fill(self) -> None:
-        """Until not a byte is left."""
-        with self._filler.open("ab", buffering=0) as file:
-            try:
-                while True:
-                    file.write(PIECE)
-            except OSError:
-                return
-
-    def free(self) -> None:
-        """Take away what filled it."""
-        self._filler.unlink(missing_ok=True)
 
 
 def run(rounds: int) -> FaultReport:
     """Fill, wait, free."""
     report = FaultReport("full-disk", rounds)
-    disk = SmallDisk()
+    disk = SmallDisk(SIZE)
     with Rig(prepare=lambda rig: _prepare(rig, disk)) as rig:
         rig.wait_for_delivery()
         for number in range(rounds):
@@ -79,14 +42,14 @@ def run(rounds: int) -> FaultReport:
 
 
 def _prepare(rig: Rig, disk: SmallDisk) -> None:
-    disk.mount(rig)
+    disk.mount(rig.home / "buffer")
     rig.on_exit(disk.unmount)
 
 
 def control() -> FaultReport:
     """A gateway that keeps nothing in memory: it is killed while the disk is full, and that is no excuse."""
     report = FaultReport("full-disk-control", 1)
-    disk = SmallDisk()
+    disk = SmallDisk(SIZE)
     with Rig(prepare=lambda rig: _prepare(rig, disk)) as rig:
         rig.wait_for_delivery()
         disk.fill()

@@ -41,8 +41,9 @@ class Fleet:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def up(self) -> None:
-        self.lab("up", "--sites", str(self.count))
+    def up(self, *, disks: bool = False) -> None:
+        """With an authority. `disks`: a power cut loses what was not synced."""
+        self.lab("up", "--sites", str(self.count), *(["--disks"] if disks else []))
         assert self.play("ca").ok
 
     def down(self) -> None:
@@ -96,6 +97,12 @@ class Fleet:
         """The site files that are up, by site."""
         files = sorted((self.state.inventory / "sites").glob("*.yml"))
         return {file.stem: yaml.safe_load(file.read_text()) for file in files}
+
+    def change_sites(self, **keys: Any) -> None:
+        """Lay these keys over each site's file, until the next `lab up` writes them anew."""
+        for site, content in self.sites.items():
+            file = self.state.inventory / "sites" / f"{site}.yml"
+            file.write_text(yaml.safe_dump(content | keys, sort_keys=False))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -76,7 +76,6 @@ def test_a_lab_that_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
         f'#!/bin/sh\ncase "$*" in *bridge*) echo "no bridges here" >&2; exit 2;; esac\nexec {real} "$@"\n'
     )
     refusing.chmod(0o755)
-    index_before = registry.read().labs
     done = subprocess.run(
         [sys.executable, "-m", "wattfleet_lab", "--lab", "stillborn", "up", "--sites", "1"],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -86,7 +85,7 @@ def test_a_lab_that_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "no bridges here" in done.stderr
-    assert registry.read().labs == index_before
+    assert "stillborn" not in registry.read().labs
 
 
 def test_hosts_are_up_and_answer_with_their_own_identity() -> None:
@@ -194,6 +193,16 @@ def test_a_power_cut_takes_everything_at_once_and_files_stay() -> None:
     assert on("lab-01", "cat /var/lib/cut; ls /run/cut 2>/dev/null || true") == "here"
     ended = on("lab-01", "sudo journalctl --boot=-1 --unit=systemd-poweroff.service --quiet")
     assert ended == "", "a cut host must not have shut down"
+
+
+def test_a_power_cut_takes_from_a_disk_what_was_not_synced() -> None:
+    lab("host-add", "frail", "--disk")
+    try:
+        on("frail", "echo here | sudo tee /var/lib/synced; sync; echo here | sudo tee /var/lib/not-synced")
+        lab("cut", "frail", "--boot")
+        assert on("frail", "cat /var/lib/synced /var/lib/not-synced 2>/dev/null || true") == "here"
+    finally:
+        lab("host-remove", "frail")
 
 
 def test_exec_gets_in_when_ssh_is_broken() -> None:

@@ -52,8 +52,10 @@ class _Direct:
             loop.run_until_complete(asyncio.sleep(0))
             loop.close()
 
-    @staticmethod
-    async def _answer(operations: Operations, request: Request) -> Answer:
+    async def _answer(self, operations: Operations, request: Request) -> Answer:
+        if request.get("meter") in {one.name for one in self._settings.radio_meters}:
+            error = f"{request['meter']} reports by radio, and the gateway, which listens, does not run"
+            return {"ok": False, "error": error, "cause": "energy-gateway.service is stopped"}
         try:
             return {"ok": True, **await operations.handle(request)}
         except control.RequestError as error:

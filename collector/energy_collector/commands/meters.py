@@ -17,16 +17,10 @@ def probe(options: argparse.Namespace) -> int:
     """Whether every meter answers, with the likely cause where one does not."""
     settings = config.load(options.config)
     found = []
-    answers = ask(settings, ({"op": "read_meter", "meter": meter.name} for meter in settings.meters))
-    for meter, answer in zip(settings.meters, answers, strict=True):
-        verdict: dict[str, Any] = {
-            "meter": meter.name,
-            "bus": meter.bus,
-            "unit": meter.unit,
-            "profile": meter.profile,
-            "ok": answer["ok"],
-        }
-        where = f"{meter.name}: bus {meter.bus}, unit {meter.unit}, {meter.profile}"
+    answers = ask(settings, ({"op": "read_meter", "meter": meter.name} for meter in settings.all_meters))
+    for meter, answer in zip(settings.all_meters, answers, strict=True):
+        place, where = _place(meter)
+        verdict: dict[str, Any] = {"meter": meter.name, **place, "profile": meter.profile, "ok": answer["ok"]}
         if answer["ok"]:
             good = sum(one["value"] is not None for one in answer["readings"])
             verdict |= {"points": len(answer["readings"]), "with_value": good}
@@ -41,6 +35,19 @@ def probe(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
     return OK if all(one["ok"] for one in found) else FAILED
+
+
+def _place(meter: config.MeterConfig | config.RadioMeterConfig) -> tuple[dict[str, Any], str]:
+    """Where a meter is, for programs and for people."""
+    if isinstance(meter, config.RadioMeterConfig):
+        return (
+            {"radio": meter.radio, "device": meter.device},
+            f"{meter.name}: radio {meter.radio}, {meter.device}, {meter.profile}",
+        )
+    return (
+        {"bus": meter.bus, "unit": meter.unit},
+        f"{meter.name}: bus {meter.bus}, unit {meter.unit}, {meter.profile}",
+    )
 
 
 def read(options: argparse.Namespace) -> int:
@@ -58,8 +65,8 @@ def run_once(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     good = []
     failed = False
-    answers = ask(settings, ({"op": "read_meter", "meter": meter.name} for meter in settings.meters))
-    for meter, answer in zip(settings.meters, answers, strict=True):
+    answers = ask(settings, ({"op": "read_meter", "meter": meter.name} for meter in settings.all_meters))
+    for meter, answer in zip(settings.all_meters, answers, strict=True):
         if answer["ok"]:
             good.append(answer)
         else:

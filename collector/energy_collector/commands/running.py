@@ -23,6 +23,12 @@ def status(options: argparse.Namespace) -> int:
     print(f"site {answer['site']}, version {answer['version']}, running since {answer['started']}")
     buses = [(one["name"], "yes" if one["connected"] else "no", one["last_error"]) for one in answer["buses"]]
     print("\n" + table(("bus", "connected", "last error"), buses))
+    radios = [
+        (one["name"], one["type"], "yes" if one["connected"] else "no", one["last_error"])
+        for one in answer.get("radios", ())
+    ]
+    if radios:
+        print("\n" + table(("radio", "type", "connected", "last error"), radios))
     meters = [
         (
             one["name"],
@@ -49,13 +55,15 @@ def counters(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer, indent=2))
         return OK
-    for kind in ("buses", "meters"):
+    for kind in ("buses", "radios", "meters"):
+        if kind not in answer:
+            continue
         counted: dict[str, dict[str, int]] = answer[kind]
         names = [name.replace("_", " ") for name in next(iter(counted.values()), {})]
         rows = [(name, *one.values()) for name, one in counted.items()]
         print(
             table((kind, *names), rows, right=range(1, len(names) + 1)),
-            end="\n\n" if kind == "buses" else "\n",
+            end="\n" if kind == "meters" else "\n\n",
         )
     return OK
 

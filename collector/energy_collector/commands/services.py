@@ -51,7 +51,7 @@ def without_meters(path: Path) -> config.Config:
     memory. Raises ConfigError."""
     from energy_collector.aside import aside
 
-    return aside(lambda: replace(config.load(path), buses=(), meters=()))
+    return aside(lambda: replace(config.load(path), buses=(), meters=(), radios=()))
 
 
 def _become_service() -> None:

@@ -6,13 +6,19 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+LONGEST_GENERATION = 64
+
 
 class Acknowledgement(NamedTuple):
-    """The batches of `stream` up to `watermark`, and those in the inclusive `ranges`, are committed."""
+    """The batches of `stream` up to `watermark`, and those in the inclusive `ranges`, are committed.
+
+    `generation` names the database that has them, '' from a hub that does not name it.
+    """
 
     stream: str
     watermark: int
     ranges: tuple[tuple[int, int], ...]
+    generation: str = ""
 
     def names(self, sequence: int) -> bool:
         """Whether a batch is committed."""
@@ -36,7 +42,10 @@ def parse(payload: bytes) -> Acknowledgement:
         if not isinstance(span, list) or len(span) != 2 or not all(map(_is_count, span)) or span[0] > span[1]:
             raise ValueError(f"{span!r} is not a range of sequences")
         spans.append((span[0], span[1]))
-    return Acknowledgement(stream, watermark, tuple(spans))
+    generation = data.get("generation", "")
+    if not isinstance(generation, str) or len(generation) > LONGEST_GENERATION:
+        raise ValueError("generation is not a short text")
+    return Acknowledgement(stream, watermark, tuple(spans), generation)
 
 
 def _is_count(value: object) -> bool:

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from energy_collector import mqtt
 from energy_collector.batches.varint import FormatError
 from energy_collector.config import HubConfig
-from energy_collector.delivery import mqtt
 from energy_collector.hosts import resolvable
 
 TOPIC_ROOT = "energy/v1"
@@ -154,7 +154,7 @@ class Link:
 
     def begin(self) -> None:
         """Ask the broker to take us in; `Up` or `Down` follows."""
-        self._send(mqtt.connect(self._site, self._hub.keepalive, f"{self._root}/status", self._will))
+        self._send(mqtt.connect(self._site, self._hub.keepalive, will=(f"{self._root}/status", self._will)))
 
     # Sending.
 

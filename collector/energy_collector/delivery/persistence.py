@@ -30,7 +30,7 @@ from energy_collector.delivery.window import Delivery
 from energy_collector.delivery.witness import RefusedError, Witnesses
 from energy_collector.journal import Faults, log
 from energy_collector.notify import notify, watchdog_interval
-from energy_collector.storage.buffer import Buffer, BufferReplacedError, Stored
+from energy_collector.storage.buffer import Buffer, BufferReplacedError, Keep, Stored
 from energy_collector.times import iso
 
 # New readings are looked for so many times in the interval of a batch, but not more often than once in
@@ -41,7 +41,7 @@ STATUS_INTERVAL = 600.0
 # Batches sealed in one round after the service was away, so that the connection is not neglected meanwhile.
 SEALS_PER_ROUND = 8
 GOODBYE_PATIENCE = 2.0
-# Freed batches are deleted with the next one that is sealed; while a backlog goes, by so many.
+# Freed batches are written down with the next one that is sealed; while a backlog goes, by so many.
 SETTLE = 256
 # The broker checks our certificate after we have checked its own (RFC 8446, section 4.4): a new certificate is
 # good when this long after the handshake, plus the time that took, nothing was said against it. In s.
@@ -65,7 +65,7 @@ class Persistence:
         self._key = signing_key(config.signing_key)
         self._faults = Faults()
         self._buffer = self._open_buffer()
-        # Batches that were freed and are still to be deleted.
+        # Batches that were freed, which is still to be written down.
         self._freed = 0
         self._delivery = Delivery(config.delivery, config.batch.interval, config.batch.resend)
         self._telemetry = TelemetryLog(config.telemetry_log)
@@ -94,8 +94,10 @@ class Persistence:
             end.setblocking(False)
 
     def _open_buffer(self) -> Buffer:
-        buffer = Buffer(self.config.buffer.path)
+        bounds = self.config.buffer
+        buffer = Buffer(bounds.path, keep=Keep(bounds.keep_age, bounds.keep_bytes))
         self._stream = buffer.stream.hex()
+        self._generation = buffer.generation
         self._newest = buffer.state().sequence
         for why in buffer.put_aside:
             cause = "power was cut and the disk does not keep its word, or it is failing"
@@ -492,7 +494,7 @@ class Persistence:
 
     def _on_witnessed(self, event: Witnessed) -> None:
         try:
-            self._witnesses.take(event.payload)
+            self._witnesses.take(event.payload, self._generation)
         except RefusedError as error:
             cause = "the hub's database was changed or set back; compare with energy-audit verify"
             self._faults.report("witness", f"refused: {error}", cause)
@@ -525,6 +527,8 @@ class Persistence:
         self._delivery.heard(self._newest, self._heard)
         try:
             freed = self._buffer.free(ack.watermark, ack.ranges)
+            if ack.generation and ack.generation != self._generation:
+                self._follow(ack)
         except sqlite3.Error as error:
             self._faults.report(
                 "buffer", f"cannot be written: {error}", "the disk is full, read-only or failing"
@@ -549,3 +553,21 @@ class Persistence:
             self._faults.report("telemetry log", f"{self.config.telemetry_log}: {error.strerror}", cause)
         else:
             self._faults.over("telemetry log")
+
+    def _follow(self, ack: acknowledgement.Acknowledgement) -> None:
+        """Another database answers than before: what it lacks and is kept here goes again."""
+        batches, readings = self._buffer.set_back(ack.generation, ack.watermark, ack.ranges)
+        self._generation = ack.generation
+        if not batches:
+            return
+        log.warning(
+            "hub: its database was set back or replaced: %d batches with %d readings that it had are sent again",
+            batches,
+            readings,
+        )
+        now = time.monotonic()
+        start = random.uniform(0, self.config.delivery.backlog_start)  # noqa: S311  (spread, not secrecy)
+        self._delivery.connected(self._newest, now, start)
+        self._waiting = None
+        self._backlog_at = now
+        self._publish_status()

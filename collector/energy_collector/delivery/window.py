@@ -20,6 +20,8 @@ BACKLOG_WINDOW = 64
 # Backlog under way, in bytes: at first on a connection, at least, and at most. A single batch may be larger.
 FIRST_BYTES = 2 << 10
 LEAST_BYTES = 1 << 10
+# And until the hub has acknowledged some of it: a fleet that comes back in one moment brings so much of each site.
+FIRST_CEILING = 8 << 10
 BACKLOG_BYTES = 64 << 10
 # What is under way queues somewhere before the hub, and a live batch queues behind it. How much later than without a
 # queue the broker's PUBACKs come, in parts of a batch's interval: the window grows up to the one and shrinks from the
@@ -99,6 +101,8 @@ class Delivery:
         self._window = FIRST_BYTES
         self._shortest = math.inf
         self._halved = 0.0
+        # How far the window may grow, by what the hub's acknowledgements tell.
+        self._ceiling = FIRST_CEILING
         self._bucket = TokenBucket(config.backlog_rate, config.backlog_burst)
         self._under_way: dict[int, UnderWay] = {}
         self._by_message: dict[int, int] = {}
@@ -128,6 +132,7 @@ class Delivery:
         self._window = FIRST_BYTES
         self._shortest = math.inf
         self._halved = now
+        self._ceiling = FIRST_CEILING
         self._bucket.fill(now, now + start)
 
     # What may be sent.
@@ -248,15 +253,25 @@ class Delivery:
 
     def _set_window(self, one: UnderWay, now: float) -> None:
         """How long a batch took to the broker sets the backlog's window: it doubles in a round trip while there is
-        no queue, and is halved once for each that shows. The hub's own acknowledgements would not tell: it may
-        have been away itself."""
+        no queue, and is halved once for each that shows."""
         took = now - one.last
         self._shortest = min(self._shortest, took)
         queue = (took - self._shortest) / self._interval
         if queue <= NO_QUEUE:
-            self._window = min(self._window + (0 if one.live else one.size), BACKLOG_BYTES)
+            self._window = min(self._window + (0 if one.live else one.size), self._ceiling)
         elif queue > QUEUE and one.last >= self._halved:
             self._window = max(self._window // 2, LEAST_BYTES)
+            self._halved = now
+
+    def _set_ceiling(self, one: UnderWay, now: float) -> None:
+        """How long a batch took to the hub's acknowledgement bounds the window: behind the broker there may be a queue
+        of many sites' backlogs, in which live batches wait too, and of which no PUBACK tells. A hub that was away has
+        the same effect, until the next round trips."""
+        queue = math.inf if one.tries > 1 else (now - one.last) / self._interval
+        if queue <= NO_QUEUE:
+            self._ceiling = min(self._ceiling + one.size, BACKLOG_BYTES)
+        elif queue > QUEUE and one.last >= self._halved:
+            self._ceiling = self._window = max(min(self._window, self._ceiling) // 2, LEAST_BYTES)
             self._halved = now
 
     def heard(self, newest: int, now: float) -> None:
@@ -277,6 +292,8 @@ class Delivery:
         """A batch is committed, or has left the buffer."""
         one = self._under_way.pop(sequence, None)
         if one is not None:
+            if self._heard >= one.last:
+                self._set_ceiling(one, self._heard)
             self._by_message.pop(one.message, None)
             self._proven = max(self._proven, one.last)
         return one

@@ -42,7 +42,8 @@ class RefusedError(ValueError):
 
 
 class Witness(NamedTuple):
-    """A line of the file. `digest` is that of checkpoint and signature."""
+    """A line of the file. `digest` is that of checkpoint and signature, `generation` what the hub called its database
+    then."""
 
     number: int
     time: str
@@ -51,6 +52,7 @@ class Witness(NamedTuple):
     key: bytes
     size: int
     root: bytes
+    generation: str = ""
 
 
 class Witnesses:
@@ -75,17 +77,27 @@ class Witnesses:
             found |= {"number": self._held[-1].number, "size": self._held[-1].size}
         return {"witness": found}
 
-    def take(self, payload: bytes) -> bool:
+    def take(self, payload: bytes, generation: str = "") -> bool:
         """Keep a witness, durably; false for one that is held already, or that cannot prove itself yet. Raises
-        RefusedError, OSError."""
+        RefusedError, OSError.
+
+        `generation` names the hub's database. After another one has taken its place, as when it was restored from a
+        backup, what does not go on begins anew, behind what was held: that stays in the file, for an audit."""
         self._load()
         try:
             document, one = _parse(payload, self._site)
-            if not self._goes_on(one, document.get("since")):
-                return False
+            one = one._replace(generation=generation)
+            try:
+                if not self._goes_on(one, document.get("since")):
+                    return False
+            except RefusedError:
+                if not self._begins_anew(one):
+                    raise
+                self._held = []
         except RefusedError:
             self._refused += 1
             raise
+        document["generation"] = generation
         # How it goes on from the one before is checked, and not needed any more.
         document.pop("since", None)
         self._append(json.dumps(document, separators=(",", ":")).encode() + b"\n")
@@ -106,6 +118,9 @@ class Witnesses:
                 # The hub counts anew. One that is older in time too was kept by a broker that is behind.
                 raise RefusedError(f"checkpoint {new.number} was signed after {last.number}, which is held")
             return False
+        if new.time < last.time:
+            # Of a database that was set back, as a broker still has it.
+            return False
         if new.number == last.number + 1 and new.previous != last.digest:
             raise RefusedError(f"checkpoint {new.number} does not follow {last.number}, which is held")
         if new.size < last.size:
@@ -117,6 +132,11 @@ class Witnesses:
                 raise RefusedError(f"checkpoint {new.number} has another tree of the same {new.size} batches")
             return True
         return self._is_proven(new, since)
+
+    def _begins_anew(self, new: Witness) -> bool:
+        last = self._held[-1]
+        is_other = bool(last.generation) and bool(new.generation) and new.generation != last.generation
+        return is_other and new.key == last.key and new.time > last.time
 
     def _is_proven(self, new: Witness, since: object) -> bool:
         """Whether its tree begins with one that is held. The hub sends the proof that our status asks for, so that
@@ -144,7 +164,8 @@ class Witnesses:
             data = b""
         lines = data.split(b"\n")
         # What follows the last line break was cut by a loss of power, and the hub sends it again.
-        self._held = [one for one in map(self._known, lines[-HELD - 1 : -1]) if one is not None]
+        held = [one for one in map(self._known, lines[-HELD - 1 : -1]) if one is not None]
+        self._held = [one for one in held if one.generation == held[-1].generation]
         if lines[-1]:
             os.truncate(self._path, len(data) - len(lines[-1]))
         self._read = True
@@ -152,9 +173,11 @@ class Witnesses:
     def _known(self, line: bytes) -> Witness | None:
         """A line of the file; None for a damaged one, since the next one says as much."""
         try:
-            return _parse(line, self._site)[1]
+            document, one = _parse(line, self._site)
         except RefusedError:
             return None
+        generation = document.get("generation")
+        return one._replace(generation=generation) if isinstance(generation, str) else one
 
     def _append(self, line: bytes) -> None:
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

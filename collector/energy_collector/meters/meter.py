@@ -14,7 +14,7 @@ from energy_collector.config import MeterConfig
 from energy_collector.journal import Faults, log
 from energy_collector.meters import serial
 from energy_collector.meters.learned import Learned
-from energy_collector.meters.profile import Profile, Serial
+from energy_collector.meters.profile import Profile, Serial, point_name
 from energy_collector.meters.values import Counter
 from energy_collector.reading import Layout, Record, nulls
 
@@ -79,6 +79,13 @@ class Meter(ABC):
     @abstractmethod
     async def read(self, bus: Bus, stamp: Stamp) -> Poll:
         """The registers alone, as a probe wants them: who the device is stays as it is."""
+
+    @property
+    def states(self) -> set[str]:
+        """Points that are one of a few words and not a quantity."""
+        reverse = self.config.reverse
+        names = [point.name for point in self.profile.points if point.bits is not None]
+        return {self._name(point_name(name, reverse=reverse)) for name in names}
 
     def unanswered(self, time: int, error: BusError) -> Poll:
         """A poll that brought nothing."""

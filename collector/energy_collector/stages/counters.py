@@ -192,7 +192,7 @@ class Counters(Stage):
         cls, config: Config, counters: Mapping[str, float | None], units: Mapping[str, str], faults: Faults
     ) -> Counters:
         """For all meters. `units` has the units of the points; the state file lies beside the buffer."""
-        power = {meter.name: meter.max_power for meter in config.meters}
+        power = {meter.name: meter.max_power for meter in config.all_meters}
         limits = {}
         for point in counters:
             factor = ENERGY_UNITS.get(units.get(point, ""))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The buffer: one SQLite file between the service that polls and the one that delivers.
 
-Records come in by chunks, a chunk for each commit. Batches are sealed from the oldest ones, and a batch goes when the
-hub has it. Each service opens the file for itself. What a commit reported as done survives a power cut (WAL,
-synchronous=FULL). Readings are numbered; the numbers ascend, are never used twice, and leave from the low end only.
+Records come in by chunks, a chunk for each commit. Batches are sealed from the oldest ones. A batch that the hub has is
+delivered, and kept for a while: a hub that was restored from a backup asks for it again. Each service opens the file
+for itself. What a commit reported as done survives a power cut (WAL, synchronous=FULL). Readings are numbered; the
+numbers ascend, are never used twice, and leave from the low end only.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ STREAM_SIZE, DIGEST_SIZE = 8, 32
 SLACK = 10
 # Batches that the hub has are deleted with the next one that is sealed, or after so long, in s.
 SETTLE_AFTER = 15.0
+# Delivered batches that are deleted in one transaction, at most.
+MOST_DELETED = 64
 # How many of the newest chunks are asked for the newest time: the clock that stamped them never went back.
 NEWEST_CHUNKS = 100
 
@@ -80,6 +83,17 @@ CREATE TABLE head (
     dropped INTEGER NOT NULL             -- readings that were thrown away at the bounds
 );
 """
+# What the hub has. A release that does not know these tables takes kept batches for new ones, and sends them again.
+DELIVERED = """
+CREATE TABLE IF NOT EXISTS hub (
+    generation TEXT NOT NULL,            -- of the database that said so, '' where it names none
+    watermark INTEGER NOT NULL           -- it has all batches up to this one
+);
+CREATE TABLE IF NOT EXISTS delivered (
+    sequence INTEGER PRIMARY KEY         -- of a batch above the watermark that it has, too
+);
+"""
+IS_DELIVERED = "sequence <= (SELECT watermark FROM hub) OR sequence IN (SELECT sequence FROM delivered)"
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,16 @@ class State:
     dropped: int
     quarantined: int
     oldest: int | None
+
+
+class Keep(NamedTuple):
+    """How long delivered batches are kept, in s (0: not at all), while the buffer takes no more than `bytes`."""
+
+    age: float
+    bytes: int
+
+
+KEEP_NOTHING = Keep(0, 0)
 
 
 class Stored(NamedTuple):
@@ -111,14 +135,17 @@ class Buffer:
     be opened. `put_aside` has a line for each file that this one found damaged when it was opened.
     """
 
-    def __init__(self, path: Path, boot: Boot | None = None) -> None:
+    def __init__(self, path: Path, boot: Boot | None = None, keep: Keep = KEEP_NOTHING) -> None:
         self.path = path
+        self._keep = keep
         self._boot = boot or Boot()
         self._file = BufferFile(path, _set_up)
         self._db = self._file.db
         self.put_aside = self._file.put_aside
+        # Delivered, and not yet written down as such: sequence -> readings; and the watermark that goes with them.
         self._freed: dict[int, int] = {}
         self._freed_at = 0.0
+        self._watermark = 0
         try:
             with self._file.guarded():
                 self.stream = bytes(self._db.execute("SELECT stream FROM head").fetchone()[0])
@@ -189,10 +216,11 @@ class Buffer:
         dropped = 0
         while self._used() > max_bytes or (self._oldest_last() or oldest) < oldest:
             with self._file.transaction():
-                count = self._drop(self._used() - max_bytes, oldest)
+                gone = self._drop(self._used() - max_bytes, oldest)
+                count = sum(readings for _, readings in gone)
                 self._db.execute("UPDATE head SET dropped = dropped + ?", (count,))
             dropped += count
-            if not count:
+            if not gone:
                 break
         return dropped
 
@@ -204,11 +232,16 @@ class Buffer:
         ).fetchone()[0]
         return None if found is None else int(found)
 
-    def _drop(self, excess: int, oldest: int) -> int:
-        """Delete the oldest batches, or chunks where there is no batch, until `excess` bytes are free."""
-        if self._one("SELECT count(*) FROM batches"):
+    def _drop(self, excess: int, oldest: int) -> list[tuple[int, int]]:
+        """Delete the oldest batches, or chunks where there is no batch, until `excess` bytes are free.
+
+        What was deleted, with the readings that are lost by that: none of a batch that was delivered.
+        """
+        if self._one("SELECT EXISTS (SELECT 1 FROM batches)"):
             rows = self._db.execute(
-                "SELECT sequence, readings, last, length(data) FROM batches ORDER BY sequence"
+                # A condition of our own is put together here, and no value.
+                f"SELECT sequence, iif({IS_DELIVERED}, 0, readings), last, length(data) FROM batches"  # noqa: S608
+                " ORDER BY sequence"
             )
             gone = _oldest(rows, excess, oldest)
             self._db.executemany("DELETE FROM batches WHERE sequence = ?", [(key,) for key, _ in gone])
@@ -218,7 +251,7 @@ class Buffer:
             self._db.executemany("DELETE FROM chunks WHERE id = ?", [(key,) for key, _ in gone])
             if gone:
                 self._db.execute("UPDATE head SET following = ?", (sum(gone[-1]),))
-        return sum(readings for _, readings in gone)
+        return gone
 
     def _used(self) -> int:
         pages = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
@@ -266,8 +299,8 @@ class Buffer:
 
         It is sealed when the newest reading is `interval` s younger than the oldest, and holds that newest one too:
         readings that come once an interval would travel alone otherwise, and late. Storing the batch, deleting its
-        chunks and deleting what was freed is one transaction. None when there is nothing to seal yet, or when the
-        polling service has dropped some of the readings meanwhile.
+        chunks and writing down what was delivered is one transaction. None when there is nothing to seal yet, or when
+        the polling service has dropped some of the readings meanwhile.
         """
         from energy_collector.batches import batch
         from energy_collector.batches.sealing import Sealer
@@ -310,7 +343,7 @@ class Buffer:
             if taken.rest is not None:
                 self._db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._row(taken.rest))
                 following = taken.rest.number
-            self._delete_freed()
+            self._write_delivered()
             self._db.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)",
                 (sequence, readings, taken.first, taken.last, zlib.crc32(data), data),
@@ -364,12 +397,13 @@ class Buffer:
         return None if row[0] is None else int(row[0])
 
     def batches(self, after: int, limit: int) -> list[Stored]:
-        """The oldest batches above a sequence."""
+        """The oldest batches above a sequence that are not delivered."""
         found: list[Stored] = []
         with self._file.guarded():
             rows = self._db.execute(
-                "SELECT sequence, readings, checksum, data FROM batches WHERE sequence > ? ORDER BY sequence",
-                (after,),
+                "SELECT sequence, readings, checksum, data FROM batches WHERE sequence > ?"
+                " AND sequence NOT IN (SELECT sequence FROM delivered) ORDER BY sequence",
+                (max(after, self._delivered_to()),),
             )
             for sequence, readings, checksum, data in rows:
                 if len(found) >= limit:
@@ -380,17 +414,23 @@ class Buffer:
         return found
 
     def batch(self, sequence: int) -> Stored | None:
-        """One batch, None when it has left."""
+        """One batch, None when it is delivered or was dropped."""
         with self._file.guarded():
             row = self._db.execute(
-                "SELECT sequence, readings, checksum, data FROM batches WHERE sequence = ?", (sequence,)
+                "SELECT sequence, readings, checksum, data FROM batches WHERE sequence = ? AND sequence > ?"
+                " AND sequence NOT IN (SELECT sequence FROM delivered)",
+                (sequence, self._delivered_to()),
             ).fetchone()
             return None if row is None or sequence in self._freed else stored_batch(*row)
 
     def held(self) -> tuple[int, int]:
-        """The sequences of the oldest and of the newest batch; (1, 0) without any."""
-        upwards = self._db.execute("SELECT sequence FROM batches ORDER BY sequence")
-        downwards = self._db.execute("SELECT sequence FROM batches ORDER BY sequence DESC")
+        """The sequences of the oldest and of the newest batch that is not delivered; (1, 0) without any."""
+        query = (
+            "SELECT sequence FROM batches WHERE sequence > ?"
+            " AND sequence NOT IN (SELECT sequence FROM delivered) ORDER BY sequence"
+        )
+        past = (self._delivered_to(),)
+        upwards, downwards = self._db.execute(query, past), self._db.execute(f"{query} DESC", past)
         first, last = (
             next((int(sequence) for (sequence,) in rows if sequence not in self._freed), 0)
             for rows in (upwards, downwards)
@@ -399,31 +439,46 @@ class Buffer:
         downwards.close()
         return (first, last) if first else (1, 0)
 
-    def free(self, watermark: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Remove the batches that the hub has committed; returns (sequence, number of readings) of those
-        removed.
+    def _delivered_to(self) -> int:
+        """The watermark as it was written down."""
+        return self._one("SELECT watermark FROM hub")
 
-        They are deleted with the next batch that is sealed, or by `settle`: an acknowledgement costs no commit. After
-        a crash before that they are there again, are sent again, and the hub knows them by their identity.
+    @property
+    def generation(self) -> str:
+        """Of the hub's database that has acknowledged last, '' before the first that names one."""
+        return str(self._db.execute("SELECT generation FROM hub").fetchone()[0])
+
+    def free(self, watermark: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The hub has committed these batches; returns (sequence, number of readings) of those that are newly
+        delivered.
+
+        That is written down with the next batch that is sealed, or by `settle`: an acknowledgement costs no commit.
+        After a crash before that they are sent again, and the hub knows them by their identity.
         """
+        past = self._delivered_to()
         found: dict[int, int] = {}
         for low, high in [(0, watermark), *ranges]:
-            query = "SELECT sequence, readings FROM batches WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
-            found.update(self._db.execute(query, (low, high)).fetchall())
+            query = (
+                "SELECT sequence, readings FROM batches WHERE sequence BETWEEN ? AND ?"
+                " AND sequence NOT IN (SELECT sequence FROM delivered) ORDER BY sequence"
+            )
+            found.update(self._db.execute(query, (max(low, past + 1), high)).fetchall())
         new = {sequence: readings for sequence, readings in found.items() if sequence not in self._freed}
         if new and not self._freed:
             self._freed_at = time.monotonic()
         self._freed.update(new)
+        # What is not sealed yet cannot be there, whatever the hub says.
+        self._watermark = max(self._watermark, min(watermark, self._one("SELECT sequence FROM head")))
         return sorted(new.items())
 
     def settle(self) -> None:
-        """Delete what was freed, in a transaction of its own. Raises sqlite3.Error; it may be tried again then."""
+        """Write down what was delivered, in a transaction of its own. Raises sqlite3.Error; it may be tried again."""
         if not self._freed:
             return
         try:
             self._settle()
         except sqlite3.OperationalError as error:
-            if "full" not in str(error) or not self._file.release():
+            if "full" not in str(error) or not self.make_room():
                 raise
             self._settle()
         self._freed.clear()
@@ -431,23 +486,80 @@ class Buffer:
 
     def _settle(self) -> None:
         with self._file.transaction():
-            self._delete_freed()
+            self._write_delivered()
 
-    def _delete_freed(self) -> None:
-        self._db.executemany("DELETE FROM batches WHERE sequence = ?", [(one,) for one in self._freed])
+    def _write_delivered(self) -> None:
+        """Within a transaction: what was freed is delivered now, and what was kept for long enough goes."""
+        if self._freed:
+            self._db.execute("UPDATE hub SET watermark = max(watermark, ?)", (self._watermark,))
+            past = self._delivered_to()
+            self._db.execute("DELETE FROM delivered WHERE sequence <= ?", (past,))
+            above = [(sequence,) for sequence in self._freed if sequence > past]
+            self._db.executemany("INSERT OR IGNORE INTO delivered VALUES (?)", above)
+        cutoff = int((time.time() - self._keep.age) * 1000) if self._keep.age else 1 << 62
+        self._delete_kept(self._used() - self._keep.bytes, cutoff)
+
+    def _delete_kept(self, excess: int, cutoff: int) -> int:
+        """Delete the oldest delivered batches that end before `cutoff`, and more until `excess` bytes are free."""
+        rows = self._db.execute(
+            "SELECT sequence, readings, last, length(data) FROM batches"
+            " WHERE sequence <= (SELECT watermark FROM hub) ORDER BY sequence LIMIT ?",
+            (MOST_DELETED,),
+        )
+        gone = [(sequence,) for sequence, _ in _oldest(rows, excess, cutoff)]
+        self._db.executemany("DELETE FROM batches WHERE sequence = ?", gone)
+        return len(gone)
+
+    def make_room(self) -> bool:
+        """The disk is full: give up what the hub has, and the room set aside for that; whether there was any."""
+        released = self._file.release()
+        with self._file.transaction():
+            return bool(self._delete_kept(1 << 62, 0)) or released
+
+    def set_back(self, generation: str, watermark: int, ranges: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """The hub's database is another one than before, restored or moved, and has these batches only.
+
+        Returns how many batches and readings that were delivered before are so no longer, and will be sent again.
+        """
+        with self._file.transaction():
+            self._write_delivered()
+            before = self._undelivered()
+            self._db.execute(
+                "UPDATE hub SET generation = ?, watermark = min(?, (SELECT sequence FROM head))",
+                (generation, watermark),
+            )
+            self._db.execute("DELETE FROM delivered")
+            for low, high in ranges:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO delivered SELECT sequence FROM batches WHERE sequence BETWEEN ? AND ?",
+                    (low, high),
+                )
+            after = self._undelivered()
+        self._freed.clear()
+        self._watermark = 0
+        return max(after[0] - before[0], 0), max(after[1] - before[1], 0)
+
+    def _undelivered(self) -> tuple[int, int]:
+        """Batches and readings that are not delivered, as it was written down."""
+        batches, readings = self._db.execute(
+            "SELECT count(*), ifnull(sum(readings), 0) FROM batches"
+            " WHERE sequence > ? AND sequence NOT IN (SELECT sequence FROM delivered)",
+            (self._delivered_to(),),
+        ).fetchone()
+        return int(batches), int(readings)
 
     # What both may ask.
 
     def state(self) -> State:
-        """What the buffer holds."""
+        """What the buffer holds for the hub; what was delivered is not counted, but for its bytes."""
         stream, sequence, dropped = self._db.execute("SELECT stream, sequence, dropped FROM head").fetchone()
         unsealed = self._one("SELECT ifnull(sum(readings), 0) FROM chunks")
-        batches, sealed = self._db.execute(
-            "SELECT count(*), ifnull(sum(readings), 0) FROM batches"
-        ).fetchone()
+        batches, sealed = self._undelivered()
         oldest = self._db.execute(
-            "SELECT ifnull((SELECT first FROM batches ORDER BY sequence LIMIT 1),"
-            " (SELECT first FROM chunks ORDER BY id LIMIT 1))"
+            "SELECT ifnull((SELECT first FROM batches WHERE sequence > ?"
+            " AND sequence NOT IN (SELECT sequence FROM delivered) ORDER BY sequence LIMIT 1),"
+            " (SELECT first FROM chunks ORDER BY id LIMIT 1))",
+            (self._delivered_to(),),
         ).fetchone()[0]
         return State(
             stream.hex(),
@@ -461,7 +573,8 @@ class Buffer:
         )
 
     def export(self) -> Iterator[tuple[int | None, Reading]]:
-        """Everything, oldest first, each reading with the sequence of its batch or None."""
+        """Everything, oldest first, what was delivered and is kept too; each reading with the sequence of its batch or
+        None."""
         from energy_collector.batches import batch
 
         for sequence, checksum, data in self._db.execute(
@@ -488,6 +601,9 @@ def _set_up(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     elif version != SCHEMA_VERSION:
         raise CorruptError(f"made by another version (schema {version}, this one knows {SCHEMA_VERSION})")
+    for statement in DELIVERED.split(";"):
+        db.execute(statement)
+    db.execute("INSERT INTO hub SELECT '', 0 WHERE NOT EXISTS (SELECT 1 FROM hub)")
 
 
 def _oldest(rows: sqlite3.Cursor, excess: int, oldest: int) -> list[tuple[int, int]]:

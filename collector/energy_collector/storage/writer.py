@@ -212,13 +212,23 @@ class Writer(threading.Thread):
             self._tell_replaced(str(error))
         except (sqlite3.Error, OSError) as error:
             self._fail(f"cannot be written: {error}")
-            # A file system that has been away may be back under another connection only.
-            if "full" not in str(error):
+            if "full" in str(error):
+                self._make_room()
+            else:
+                # A file system that has been away may be back under another connection only.
                 self._close_buffer()
         else:
             if chunks:
                 self._committed(chunks[-1].number, layouts)
             self._faults.over("buffer")
+
+    def _make_room(self) -> None:
+        """What the hub has makes room for what it has not."""
+        assert self._buffer is not None
+        try:
+            self._buffer.make_room()
+        except (BufferReplacedError, sqlite3.Error, OSError) as error:
+            self._faults.report("buffer", f"no room can be made in it: {error}", CAUSE)
 
     def _committed(self, last: int, layouts: dict[int, Any]) -> None:
         with self._changed:

@@ -44,14 +44,18 @@ class Driver:
         self.who = who
         self.here = here
         self._rollout: Rollout | None = None
+        self._listens_since: int | None = None
 
     def turn(self, now: int) -> Rollout:
         """One round at `now` (ms UTC); the rollout as it is afterwards."""
         seen = self.arm.seen()
+        if self._listens_since is None:
+            self._listens_since = now
         while True:
             rollout = self._current()
             verdicts = self.arm.verdicts(rollout, rollout.names((SiteState.SOAKING,)))
-            steps = decide(rollout, now, seen, verdicts, self.arm.open_windows(rollout, now), self.here)
+            windows = self.arm.open_windows(rollout, now)
+            steps = decide(rollout, now, seen, verdicts, windows, self.here, self._listens_since)
             try:
                 self.ledger.write(steps, at=now, who=self.who, following=rollout.number)
             except LedgerChangedError:

@@ -187,9 +187,10 @@ def _action(state: SiteState, record: Record, *, halted: bool) -> Action | None:
 class _Decision:
     """Collects steps, so that later ones see earlier ones. A site takes one step."""
 
-    def __init__(self, rollout: Rollout, now: int) -> None:
+    def __init__(self, rollout: Rollout, now: int, listens_since: int) -> None:
         self.rollout = rollout
         self.now = now
+        self.listens_since = listens_since
         self.state = rollout.state
         self.at_risk = sum(len(rollout.by_state[state]) for state in AT_RISK)
         self.moved: dict[str, Step] = {}
@@ -228,13 +229,14 @@ def decide(
     verdicts: Mapping[str, Verdict] = {},
     open_windows: Iterable[str] = (),
     here: Collection[str] | None = None,
+    listens_since: int = 0,
 ) -> list[Step]:
     """The steps that follow at `now` (ms UTC) from what was seen of sites and from their gates' verdicts.
 
     `open_windows` names the sites that may be interrupted now, with time enough for an installation; `here` those
-    that whoever asks can act on, where these are not all.
+    that whoever asks can act on, where these are not all. `listens_since` is when whoever asks began to (ms UTC).
     """
-    decision = _Decision(rollout, now)
+    decision = _Decision(rollout, now, listens_since)
     if rollout.state is RolloutState.PLANNED:
         return []
     for name in rollout.names(ACTIVE):
@@ -268,7 +270,7 @@ def _follow(
             return
         if state is SiteState.SOAKING and _judge(decision, name, record, verdict):
             return
-    deadline = record.data.get("deadline")
+    deadline = _deadline(decision, state, record)
     if deadline is not None and decision.now >= deadline and name not in decision.moved:
         # In soak the deadline moves with each sign of life.
         decision.site(
@@ -281,6 +283,21 @@ def _follow(
         )
     elif seen is not None:
         _note(decision, name, record, seen)
+
+
+def _deadline(decision: _Decision, state: SiteState, record: Record) -> int | None:
+    """When a site is silent. While nobody listened nobody was: whom a driver finds under way has as long as a restart
+    takes to answer it."""
+    deadline, settings = record.data.get("deadline"), decision.rollout.settings
+    if deadline is None:
+        return None
+    allowed = {
+        SiteState.TRANSFERRING: settings.transfer_deadline,
+        SiteState.INSTALLING: settings.install_deadline,
+    }.get(state, settings.reboot_deadline)
+    if _in(decision.listens_since, allowed) <= deadline:
+        return int(deadline)
+    return max(int(deadline), _in(decision.listens_since, settings.reboot_deadline))
 
 
 def _note(decision: _Decision, name: str, record: Record, seen: Seen) -> None:
@@ -316,6 +333,8 @@ def _progress(seen: Seen, record: Record, now: int) -> dict[str, Any]:
 def _advance(decision: _Decision, name: str, record: Record, seen: Seen, settings: Settings) -> bool:
     """The step that a sign of life brings; whether there was one."""
     state, now = decision.state_of(name), decision.now
+    # None where it was not asked for, or the device does not tell: that says nothing.
+    version = seen.data.get("version")
     if state is SiteState.TRANSFERRING and seen.kind is Kind.TRANSFERRED:
         why = seen.why or "verified from the gateway's disk"
         decision.site(name, SiteState.VERIFIED, why, deadline=None, **_progress(seen, record, now))
@@ -335,7 +354,6 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
             )
             return True
     if state in (SiteState.INSTALLING, SiteState.REBOOTING) and seen.kind is Kind.RUNNING:
-        version = seen.data.get("version")
         if version == target(record):
             decision.site(
                 name,
@@ -345,6 +363,8 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
                 soak_until=_in(now, settings.soak),
                 version=version,
             )
+        elif state is SiteState.REBOOTING and version is None:
+            return False
         elif state is SiteState.REBOOTING:
             decision.site(
                 name,
@@ -354,7 +374,14 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
                 version=version,
             )
         else:
-            return False
+            # Told again after a driver that did not hear the first answer: it has restarted since. Looked at next, it
+            # says what it runs.
+            decision.site(
+                name,
+                SiteState.REBOOTING,
+                seen.why or "has installed, and restarted",
+                deadline=_in(now, settings.reboot_deadline),
+            )
         return True
     if state is SiteState.SOAKING:
         if seen.kind is Kind.CONFIRMED:
@@ -362,14 +389,14 @@ def _advance(decision: _Decision, name: str, record: Record, seen: Seen, setting
                 name, SiteState.OK, seen.why or "passed its gate", deadline=None, gate=None, soak_until=None
             )
             return True
-        if seen.kind is Kind.RUNNING and seen.data.get("version") != target(record):
+        if seen.kind is Kind.RUNNING and version not in (None, target(record)):
             decision.site(
                 name,
                 SiteState.FAILED,
-                f"runs {seen.data.get('version')} instead of {target(record)}: it went back by itself",
+                f"runs {version} instead of {target(record)}: it went back by itself",
                 deadline=None,
                 gate=None,
-                version=seen.data.get("version"),
+                version=version,
             )
             return True
     return False

@@ -296,6 +296,16 @@ class Ledger:
             for site, one in found.items()
         }
 
+    def versions(self, kind: str) -> dict[str, str]:
+        """What the newest rollouts of one kind, firmware or collector, left at the sites, where they left it known."""
+        rows = self._database.execute(
+            "SELECT s.site, s.state, json_extract(s.data, '$.version') FROM site s JOIN rollout r ON r.name = s.rollout"
+            " WHERE json_extract(r.data, '$.release.kind') = ? ORDER BY s.since",
+            (kind,),
+        )
+        newest = {site: version for site, state, version in rows if state in TOUCHED}
+        return {site: version for site, version in newest.items() if version is not None}
+
     def entries(
         self, rollout: str | None = None, site: str | None = None, beyond: int = 0
     ) -> Iterator[Entry]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -52,17 +53,52 @@ def check(context: Context) -> None:
     total = _total(context)
     done = 0
     readings = Readings(context)
+    sent: Counter[int] = Counter()
     context.progress.begin()
     for found in context.stream(_BATCHES, (context.first_batch, context.chosen), _FETCH):
         row = _row(found)
-        body = _Batch(context, row).check()
+        batch = _Batch(context, row)
+        body = batch.check()
         done += row.readings
+        seen = context.seen.get(row.site)
+        # What has no time of its own was received at some time before.
+        if seen is not None and (not batch.is_timed or batch.times[0] is None or batch.times[0] <= seen.time):
+            sent[row.site] += 1
         if body is None:
             readings.leave_out(row.id)
         else:
             readings.add(row.id, row.site, body, name(row.stream, row.sequence))
         context.progress.tell("readings", done, total)
     readings.finish()
+    _check_sent_again(context, sent)
+
+
+def _check_sent_again(context: Context, sent: Counter[int]) -> None:
+    """Whether after a restore there are as many batches again of what was measured before as a gateway has seen signed.
+    Their order and times of arrival are others, so that no root can tell."""
+    report = context.report
+    for site, seen in context.seen.items():
+        row = context.connection.execute(
+            "SELECT count(*) FILTER (WHERE received <= %s), count(*) FILTER (WHERE received > %s)"
+            " FROM batch WHERE site = %s AND id < %s",
+            (seen.time, seen.time, site, context.first_batch),
+        ).fetchone()
+        early, late = row or (0, 0)
+        if late:
+            report.unchecked.append(
+                f"{context.sites[site]}: whether all was sent again after a restore is not seen with such a --since"
+            )
+        elif early + sent[site] < seen.size:
+            missing = seen.size - early - sent[site]
+            report.find(
+                context.sites[site],
+                "not-sent-again",
+                "tree",
+                f"the database was {seen.restore}; of {seen.size} batches that the gateway had seen signed before,"
+                f" {missing} are not here again: the gateway sends what it still keeps when it is connected",
+                (seen.restore.target, seen.time),
+                missing,
+            )
 
 
 def _row(found: Any) -> Row:
@@ -85,6 +121,8 @@ class _Batch:
         self.site = context.sites[row.site]
         self.subject = name(row.stream, row.sequence)
         self.times: tuple[datetime | None, datetime | None] = (row.received, row.received)
+        # Whether these are the times of its readings, and not that of its arrival.
+        self.is_timed = False
 
     def _find(self, kind: str, detail: str) -> None:
         self.report.find(self.site, kind, self.subject, detail, self.times)
@@ -97,7 +135,7 @@ class _Batch:
             return None
         envelope, body, why = self._read(self.row.content)
         if body is not None and body.series:
-            self.times = span(body)
+            self.times, self.is_timed = span(body), True
         if envelope is None:
             self._find("batch-changed", f"its bytes are no batch: {why}")
             return None
@@ -158,6 +196,12 @@ class _Batch:
                     name(row.stream, row.sequence - 1),
                     "was here when the batch after it came",
                     (None, self.times[0]),
+                )
+            elif self.is_timed and (restore := self.context.across(self.times[0], row.received)):
+                self._find(
+                    "not-sent-again",
+                    f"the database was {restore}; what came before this has not come again, or was dropped at the"
+                    " bounds of the gateway's buffer",
                 )
             else:
                 self.report.explain(

@@ -28,7 +28,7 @@ CLOCKS = timedelta(minutes=5)
 def check(context: Context) -> None:
     """All checkpoints, from the first one on: each is held against the one before it."""
     report = context.report
-    rows = context.stream("SELECT number, body, signature, key FROM checkpoint ORDER BY number")
+    rows = context.stream_of_fleet("SELECT number, body, signature, key FROM checkpoint ORDER BY number")
     trees = _Trees(context)
     expected = 1
     previous: bytes | None = NO_PREVIOUS
@@ -103,11 +103,10 @@ class _Trees:
     """The sites' trees as the rows say, from checkpoint to checkpoint."""
 
     def __init__(self, context: Context) -> None:
-        rows = context.stream(
+        rows = context.stream_of_fleet(
             "SELECT checkpoint, site, size, root FROM checkpoint_site ORDER BY checkpoint, site"
         )
         self._groups: Iterator[tuple[int, Iterator[Any]]] = groupby(rows, key=lambda row: row[0])
-        self._names = context.sites
         self._next: tuple[int, list[Any]] | None = None
         self.sites: dict[str, SiteTree] = {}
         self._pull()
@@ -121,8 +120,8 @@ class _Trees:
         grown = []
         while self._next is not None and self._next[0] <= number:
             for _, site, size, root in self._next[1]:
-                self.sites[self._names[site]] = SiteTree(size, bytes(root))
-                grown.append(self._names[site])
+                self.sites[site] = SiteTree(size, bytes(root))
+                grown.append(site)
             self._pull()
         return grown
 
@@ -130,7 +129,7 @@ class _Trees:
 def check_stamps(context: Context) -> None:
     """Time stamps against the certificates of their authority."""
     report, ca = context.report, context.scope.stamp_ca
-    rows = context.stream(
+    rows = context.stream_of_fleet(
         "SELECT s.checkpoint, s.authority, s.token, c.body, c.signature, c.key FROM checkpoint_stamp s"
         " LEFT JOIN checkpoint c ON c.number = s.checkpoint"
         " WHERE s.received >= coalesce(%s::timestamptz, '-infinity') ORDER BY s.checkpoint",

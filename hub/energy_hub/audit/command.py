@@ -15,6 +15,8 @@ import psycopg
 from energy_hub.audit.context import Scope
 from energy_hub.audit.findings import Finding, Report
 from energy_hub.audit.verify import verify
+from energy_hub.config import ConfigError
+from energy_hub.databases import CONFIG, opened
 from energy_hub.evidence import keys
 from energy_hub.trust import TrustError, load_authorities
 
@@ -31,7 +33,13 @@ def add(commands: Any) -> None:
         help="find what was changed, removed, inserted or reordered",
         description="Exit code 0: nothing was found; 1: something was; 2: it could not be looked at in full.",
     )
-    one.add_argument("--database", default="dbname=energy user=energy_read", help="libpq connection string")
+    one.add_argument(
+        "--database",
+        help="libpq connection string of one database (default: dbname=energy user=energy_read)",
+    )
+    one.add_argument(
+        "--config", type=Path, help=f"where databases are named when there are several (default: {CONFIG})"
+    )
     one.add_argument("--site", action="append", help="only this site; may be given more than once")
     one.add_argument(
         "--since",
@@ -57,11 +65,11 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     try:
         scope = _scope(options)
-        with psycopg.connect(
-            options.database, autocommit=True, connect_timeout=10, application_name="energy-audit"
-        ) as connection:
-            report = verify(connection, scope, _say)
-    except (psycopg.Error, OSError, LookupError, TrustError, keys.KeyFileError) as error:
+        with opened(options.database, options.config, "energy_read", "energy-audit") as databases:
+            report = verify(databases.fleet, scope, _say, databases.shards(scope.sites))
+    except (
+        psycopg.Error, OSError, LookupError, ConfigError, TrustError, keys.KeyFileError
+    ) as error:  # fmt: skip
         print(f"energy-audit: ERR cannot verify: {' '.join(str(error).split())}", file=sys.stderr)
         return UNCHECKED
     if options.json:

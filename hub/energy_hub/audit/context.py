@@ -19,11 +19,32 @@ from energy_hub.batch import Body
 from energy_hub.trust import TrustError, check_statement
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSORS = itertools.count()
 
 
 class SiteKey(NamedTuple):
     site: int
     public: bytes
+
+
+class Restore(NamedTuple):
+    """The database was set back `at` to `target`, and `checkpoint` was the newest one that it then had."""
+
+    at: datetime
+    target: datetime | None
+    checkpoint: int
+
+    def __str__(self) -> str:
+        to = f"{self.target:%Y-%m-%dT%H:%M:%SZ}" if self.target else "the end of its archive"
+        return f"restored at {self.at:%Y-%m-%dT%H:%M:%SZ} to {to}"
+
+
+class Seen(NamedTuple):
+    """So many batches of a site a gateway has seen signed at `time`, by a database that was then set back."""
+
+    size: int
+    time: datetime
+    restore: Restore
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +62,52 @@ class Scope:
 
 @dataclass
 class Context:
-    """One audit."""
+    """One audit of one database. Checkpoints are in the one of `fleet`, which may be the same; `living` are the sites
+    that live here, where others have left a copy."""
 
     connection: psycopg.Connection
     scope: Scope
     progress: Progress
+    fleet: psycopg.Connection
+    living: frozenset[str] | None = None
     report: Report = field(default_factory=Report)
     sites: dict[int, str] = field(default_factory=dict)
     chosen: list[int] = field(default_factory=list)
     keys: dict[int, SiteKey] = field(default_factory=dict)
+    restores: list[Restore] = field(default_factory=list)
+    # By the site's number, the most that a gateway has seen of it.
+    seen: dict[int, Seen] = field(default_factory=dict)
     # Batches from this number on are looked at.
     first_batch: int = 0
-    _cursors: Iterator[int] = field(default_factory=itertools.count)
 
     def stream(self, query: str, values: Sequence[object] = (), size: int = 1000) -> Iterator[Any]:
         """Rows by and by, never all of them in memory."""
-        with self.connection.cursor(name=f"audit_{next(self._cursors)}") as cursor:
+        return self._stream(self.connection, query, values, size)
+
+    def stream_of_fleet(self, query: str, values: Sequence[object] = (), size: int = 1000) -> Iterator[Any]:
+        """The same from the database that has the checkpoints."""
+        return self._stream(self.fleet, query, values, size)
+
+    def _stream(
+        self, connection: psycopg.Connection, query: str, values: Sequence[object], size: int
+    ) -> Iterator[Any]:
+        with connection.cursor(name=f"audit_{next(_CURSORS)}") as cursor:
             cursor.itersize = size
             cursor.execute(query, values)
             yield from cursor
 
     def load(self) -> None:
-        """Names and keys. Raises LookupError for a site that the database does not know."""
+        """Names and keys."""
         self.sites = dict(self.connection.execute("SELECT id, name FROM site ORDER BY name").fetchall())
         wanted = self.scope.sites
-        unknown = sorted((wanted or frozenset()) - set(self.sites.values()))
-        if unknown:
-            raise LookupError(f"the database knows no site {unknown[0]}")
-        self.chosen = [number for number, name in self.sites.items() if wanted is None or name in wanted]
+        self.chosen = [
+            number
+            for number, name in self.sites.items()
+            if (wanted is None or name in wanted) and (self.living is None or name in self.living)
+        ]
         self._load_keys()
+        rows = self.fleet.execute("SELECT at, target, checkpoint FROM restored ORDER BY at")
+        self.restores = [Restore(*row) for row in rows]
         if self.scope.since is not None:
             row = self.connection.execute(
                 "SELECT coalesce((SELECT min(id) FROM batch WHERE received >= %s),"
@@ -77,6 +115,20 @@ class Context:
                 (self.scope.since,),
             ).fetchone()
             self.first_batch = row[0] if row else 0
+
+    def replaced(self, number: int, time: datetime) -> Restore | None:
+        """The restore by which the hub lost a checkpoint; None for one that it should have."""
+        return next((one for one in self.restores if one.checkpoint < number and time <= one.at), None)
+
+    def across(self, measured: datetime | None, received: datetime) -> Restore | None:
+        """A restore that lies between a batch's first reading and its arrival."""
+        if measured is None:
+            return None
+        return next((one for one in self.restores if measured <= one.at <= received), None)
+
+    def remember(self, site: int, seen: Seen) -> None:
+        if site not in self.seen or self.seen[site].size < seen.size:
+            self.seen[site] = seen
 
     def _load_keys(self) -> None:
         for number, site, public, statement, certificate, first_seen in self.connection.execute(

@@ -101,6 +101,7 @@ class Readings:
             "SELECT point, since, unit FROM point_unit ORDER BY since"
         ):
             self._units.setdefault(point, []).append((since, unit))
+        self._retired = _Retired(context)
         self._begin()
 
     def _begin(self) -> None:
@@ -143,6 +144,7 @@ class Readings:
 
     def finish(self) -> None:
         self._compare(2**63 - 1)
+        self._retired.check()
 
     def _compare(self, high: int) -> None:
         stored = self._stored(high)
@@ -212,10 +214,15 @@ class Readings:
             )
         }
         gone = []
-        site = self._context.sites[self._batches[batch].site]
+        number = self._batches[batch].site
+        site = self._context.sites[number]
         for time, value in missing.items():
             at = (_moment(time), _moment(time))
-            if first.get(time) == value:
+            if time not in first and self._retired.holds(number, at[0]):
+                self._report.explain(
+                    site, "retired", "dropped by retention, as table retired says; their batches are here", at
+                )
+            elif first.get(time) == value:
                 self._report.explain(site, "received-twice", "two batches brought the same reading", at)
             elif time in first and kept.get(time) == value:
                 self._report.explain(
@@ -283,6 +290,36 @@ class Readings:
             (site, f"{point}: "),
         ).fetchone()
         return row == (True,)
+
+
+class _Retired:
+    """Months that retention has dropped: not more is missing of them than was dropped."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._dropped: dict[tuple[int, int, int], int] = {}
+        self._missing: Counter[tuple[int, int, int]] = Counter()
+        for site, month, readings in context.connection.execute("SELECT site, month, readings FROM retired"):
+            self._dropped[site, month.year, month.month] = readings
+
+    def holds(self, site: int, at: datetime) -> bool:
+        key = site, at.year, at.month
+        if key not in self._dropped:
+            return False
+        self._missing[key] += 1
+        return True
+
+    def check(self) -> None:
+        for (site, year, month), missing in sorted(self._missing.items()):
+            dropped = self._dropped[site, year, month]
+            if missing > dropped:
+                self._context.report.find(
+                    self._context.sites[site],
+                    "reading-removed",
+                    f"{year}-{month:02}",
+                    f"retention dropped {dropped} readings of this month, and {missing} are missing",
+                    count=missing - dropped,
+                )
 
 
 def _groups(rows: bytes) -> dict[tuple[int, int], Group]:

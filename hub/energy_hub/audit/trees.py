@@ -94,10 +94,10 @@ class _Site:
     def _signed(self) -> Iterator[tuple[int, int, bytes, datetime | None]]:
         """(checkpoint, size, root, time) in the order of the checkpoints."""
         before = 0
-        for number, size, root, text in self.context.stream(
+        for number, size, root, text in self.context.stream_of_fleet(
             "SELECT s.checkpoint, s.size, s.root, c.body FROM checkpoint_site s"
             " LEFT JOIN checkpoint c ON c.number = s.checkpoint WHERE s.site = %s ORDER BY s.checkpoint",
-            (self.site,),
+            (self.name,),
         ):
             time = _time_of(text)
             if size <= before:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -21,10 +22,11 @@ def checkpoint(
     key: Ed25519PrivateKey,
     authority: stamps.Authority | None,
     interval: float,
+    shards: Sequence[step.Shard] = (),
 ) -> bool:
     """One step, and a time stamp when one is due; false when something of it failed, which is told."""
     try:
-        done = step.run(connection, key)
+        done = step.run(connection, key, shards=shards)
     except (step.StepError, LookupError) as error:
         log.error("ERR checkpoint: %s", error)  # noqa: TRY400  (told in one line)
         return False

@@ -124,7 +124,9 @@ def take_due(connection: psycopg.Connection) -> list[Due]:
     taken = [
         batch
         for (batch,) in connection.execute(
-            "DELETE FROM leaf_due WHERE batch IN (SELECT batch FROM leaf_due ORDER BY batch LIMIT %s)"
+            # Those of a site that has gone to another database become leaves there.
+            "DELETE FROM leaf_due WHERE batch IN (SELECT d.batch FROM leaf_due d LEFT JOIN batch b ON b.id = d.batch"
+            " LEFT JOIN site s ON s.id = b.site WHERE s.here IS NOT FALSE ORDER BY d.batch LIMIT %s)"
             " RETURNING batch",
             (SLICE,),
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from energy_hub.evidence import leaves
 from energy_hub.evidence.checkpoint import NO_PREVIOUS, Checkpoint, SiteTree, sign
 
 # A batch that a worker is committing now is due in the next step, so nothing is waited for here but another step.
-_LOCK = "hashtextextended('energy.checkpoint', 0)"
+LOCK = "hashtextextended('energy.checkpoint', 0)"
 
 
 class StepError(RuntimeError):
@@ -28,18 +29,34 @@ class Done:
     sites: int
 
 
-def run(connection: psycopg.Connection, key: Ed25519PrivateKey, now: datetime | None = None) -> Done | None:
-    """Add leaves and sign; None when another process is doing that. The connection must be in autocommit mode.
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A database with sites, and which of the sites in it are meant: those that have moved away have left a copy."""
+
+    connection: psycopg.Connection
+    sites: frozenset[str] | None = None
+
+
+def run(
+    connection: psycopg.Connection,
+    key: Ed25519PrivateKey,
+    now: datetime | None = None,
+    shards: Sequence[Shard] = (),
+) -> Done | None:
+    """Add leaves and sign; None when another process is doing that. The connection must be in autocommit mode; it is
+    that of the database which has the checkpoints. Sites are in the same one, or in `shards`: of one that is not among
+    them the trees stay what they were.
     Cut at any instant it has lost nothing: leaves come in transactions of their own, and a checkpoint in one."""
-    if connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})").fetchone() != (True,):
+    if connection.execute(f"SELECT pg_try_advisory_lock({LOCK})").fetchone() != (True,):
         return None
     try:
-        added = _grow(connection)
-        checkpoint, number, sites = _sign(connection, key, now or datetime.now(UTC))
+        shards = shards or [Shard(connection)]
+        added = sum(_grow(one.connection) for one in shards)
+        checkpoint, number, sites = _sign(connection, key, now or datetime.now(UTC), shards)
         return Done(checkpoint, number, added, sites)
     finally:
         if not connection.closed:
-            connection.execute(f"SELECT pg_advisory_unlock({_LOCK})")
+            connection.execute(f"SELECT pg_advisory_unlock({LOCK})")
 
 
 def _grow(connection: psycopg.Connection) -> int:
@@ -57,22 +74,40 @@ def _grow(connection: psycopg.Connection) -> int:
             return added
 
 
-def _sign(
-    connection: psycopg.Connection, key: Ed25519PrivateKey, now: datetime
-) -> tuple[Checkpoint, int, int]:
+def _grown(shard: Shard, before: dict[str, SiteTree]) -> dict[str, SiteTree]:
+    """Trees that are not those of the newest checkpoint. Raises StepError."""
+    connection = shard.connection
     names: dict[int, str] = dict(connection.execute("SELECT id, name FROM site").fetchall())
-    before = latest_sites(connection)
-    sizes = {site: size for site, size in leaves.sizes(connection).items() if size}
-    grown = {site: size for site, size in sizes.items() if site not in before or before[site].size != size}
-    trees = {
-        site: SiteTree(tree.size, tree.root()) for site, tree in leaves.frontiers(connection, grown).items()
+    sizes = {
+        site: size
+        for site, size in leaves.sizes(connection).items()
+        if size and (shard.sites is None or names[site] in shard.sites)
     }
     for site, size in sizes.items():
-        if site in before and size < before[site].size:
+        known = before.get(names[site])
+        if known is not None and size < known.size:
             raise StepError(
-                f"site {names[site]}: its tree has {size} leaves, checkpoints were signed for {before[site].size}:"
+                f"site {names[site]}: its tree has {size} leaves, checkpoints were signed for {known.size}:"
                 " rows of table leaf were removed; nothing is signed, run energy-audit verify"
             )
+    grown = {
+        site: size
+        for site, size in sizes.items()
+        if names[site] not in before or before[names[site]].size != size
+    }
+    return {
+        names[site]: SiteTree(tree.size, tree.root())
+        for site, tree in leaves.frontiers(connection, grown).items()
+    }
+
+
+def _sign(
+    connection: psycopg.Connection, key: Ed25519PrivateKey, now: datetime, shards: Sequence[Shard]
+) -> tuple[Checkpoint, int, int]:
+    before = latest_sites(connection)
+    trees: dict[str, SiteTree] = {}
+    for shard in shards:
+        trees |= _grown(shard, before)
     with connection.transaction():
         row = connection.execute(
             "SELECT number, body, signature, key FROM checkpoint ORDER BY number DESC LIMIT 1"
@@ -82,7 +117,7 @@ def _sign(
             # A clock that was set back must not make time run backwards.
             now = max(now, last.body().time)
         number = row[0] + 1 if row else 1
-        sites = {names[site]: tree for site, tree in (before | trees).items()}
+        sites = before | trees
         new = sign(key, number, now, last.digest if last else NO_PREVIOUS, sites)
         connection.execute(
             "INSERT INTO checkpoint (number, body, signature, key) VALUES (%s, %s, %s, %s)",
@@ -96,12 +131,21 @@ def _sign(
     return new, number, len(sites)
 
 
-def latest_sites(connection: psycopg.Connection) -> dict[int, SiteTree]:
-    """Each site's tree as the newest checkpoint has it, by the site's number."""
+def latest_sites(connection: psycopg.Connection) -> dict[str, SiteTree]:
+    """Each site's tree as the newest checkpoint has it, by its name."""
+    # One look by the key for each site; DISTINCT ON would read all rows.
     return {
         site: SiteTree(size, bytes(root))
         for site, size, root in connection.execute(
-            "SELECT s.id, c.size, c.root FROM site s CROSS JOIN LATERAL"
-            " (SELECT size, root FROM checkpoint_site WHERE site = s.id ORDER BY checkpoint DESC LIMIT 1) AS c"
+            """
+            WITH RECURSIVE names AS (
+                (SELECT site FROM checkpoint_site ORDER BY site LIMIT 1)
+                UNION ALL
+                SELECT (SELECT c.site FROM checkpoint_site c WHERE c.site > n.site ORDER BY c.site LIMIT 1)
+                FROM names n WHERE n.site IS NOT NULL
+            )
+            SELECT n.site, c.size, c.root FROM names n CROSS JOIN LATERAL
+            (SELECT size, root FROM checkpoint_site WHERE site = n.site ORDER BY checkpoint DESC LIMIT 1) AS c
+            """
         )
     }

@@ -22,8 +22,10 @@ def newest(connection: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def messages(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
-    """(site, payload) for all sites of the newest checkpoint."""
+def messages(
+    connection: psycopg.Connection, shard: psycopg.Connection | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """(site, payload) for the sites of the newest checkpoint; with `shard`, for those that live in that database."""
     with connection.transaction():
         # One moment: a checkpoint made meanwhile is told of the next time.
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -33,14 +35,19 @@ def messages(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
         if row is None:
             return
         checkpoint = Checkpoint(row[0], bytes(row[1]), bytes(row[2]))
-        numbers: dict[str, int] = dict(connection.execute("SELECT name, id FROM site").fetchall())
-        held: dict[int, object] = dict(
-            connection.execute("SELECT id, status->'witness'->'size' FROM site").fetchall()
-        )
-        by_number = latest_sites(connection)
-        trees = {name: by_number[number] for name, number in sorted(numbers.items()) if number in by_number}
+        trees = dict(sorted(latest_sites(connection).items()))
+        # Its leaves only grow: what the checkpoint was signed over is there.
+        shard = shard or connection
+        numbers: dict[str, int] = {}
+        held: dict[int, object] = {}
+        for number, name, size in shard.execute(
+            "SELECT id, name, status->'witness'->'size' FROM site WHERE here"
+        ):
+            numbers[name], held[number] = number, size
         fleet = Fleet(trees)
         for index, (name, tree) in enumerate(trees.items()):
+            if name not in numbers:
+                continue
             number = numbers[name]
             document = {
                 **describe(checkpoint),
@@ -52,7 +59,7 @@ def messages(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
             }
             old = held[number]
             if isinstance(old, int) and 0 < old < tree.size:
-                path = merkle.consistency_path(old, tree.size, Nodes(connection, number))
+                path = merkle.consistency_path(old, tree.size, Nodes(shard, number))
                 document["since"] = {"size": old, "path": [one.hex() for one in path]}
             yield name, json.dumps(document).encode()
 

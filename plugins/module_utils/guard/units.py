@@ -24,7 +24,7 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
     """The units' states in systemd's words."""
     if not names:
         return {}
-    command = ["systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", "--", *names]
+    command = ["systemctl", "show", "--property=LoadState,ActiveState,UnitFileState,Job", "--", *names]
     done = host.run(command)
     blocks = done.out.strip().split("\n\n")
     if done.code != 0 or len(blocks) != len(names):
@@ -36,6 +36,8 @@ def look(host: Host, names: list[str]) -> dict[str, dict[str, str]]:
             "load": words.get("LoadState", ""),
             "active": words.get("ActiveState", ""),
             "enabled": words.get("UnitFileState", ""),
+            # Number of what systemd still has to do with it; none is said, or 0.
+            "job": words.get("Job", "").removeprefix("0"),
         }
     return states
 
@@ -54,6 +56,11 @@ def at_boot(host: Host, names: list[str]) -> dict[str, str]:
 
 def is_active(state: dict[str, str]) -> bool:
     return state["active"] in ACTIVE
+
+
+def _runs_or_will(state: dict[str, str]) -> bool:
+    """A restart that was cut short stays in systemd's queue: the unit stops now, and starts when that is done."""
+    return is_active(state) or bool(state["job"])
 
 
 def is_masked(state: dict[str, str]) -> bool:
@@ -136,6 +143,7 @@ def differences(host: Host, states: dict[str, dict[str, str]]) -> list[str]:
         f"{name} is {text_of(found[name])} instead of {text_of(state)}"
         for name, state in states.items()
         if is_active(found[name]) != is_active(state)
+        or (_runs_or_will(found[name]) and not is_active(state))
         or found[name]["enabled"] != state["enabled"]
         or is_masked(found[name]) != is_masked(state)
     ]
@@ -152,7 +160,7 @@ def put_back(host: Host, states: dict[str, dict[str, str]]) -> None:
             _end_left_over(host, name)
             host.run(["systemctl", "reset-failed", "--", name])
             host.run(["systemctl", "start", "--no-block", "--", name])
-        elif is_active(found[name]) and not is_active(state):
+        elif _runs_or_will(found[name]) and not is_active(state):
             host.run(["systemctl", "stop", "--no-block", "--", name])
 
 
@@ -188,11 +196,28 @@ def _end_left_over(host: Host, name: str, wait: float = 3) -> None:
             time.sleep(0.1)
 
 
-def settle(host: Host, states: dict[str, dict[str, str]], wait: float = 10) -> None:
-    """Wait until units are what they were, as long as that may take them."""
+def _wait(host: Host, states: dict[str, dict[str, str]], wait: float) -> None:
     deadline = time.monotonic() + wait
     while differences(host, states) and time.monotonic() < deadline:
         time.sleep(0.2)
+
+
+def settle(host: Host, states: dict[str, dict[str, str]], wait: float = 10) -> None:
+    """Wait until units are what they were, as long as that may take them."""
+    _wait(host, states, wait)
+    hanging = [name for name, found in look(host, list(states)).items() if found["active"] == "deactivating"]
+    if hanging and differences(host, states):
+        # A restart that was cut short can meet a daemon that does not yet hear of its end; systemd gives it 90 s.
+        host.run(["systemctl", "kill", "--signal=KILL", "--", *hanging])
+        _wait(host, states, wait / 2)
+    # What was ended while it started has failed, and had not.
+    failed = [
+        name
+        for name, found in look(host, list(states)).items()
+        if found["active"] == "failed" and states[name]["active"] not in ("failed", *ACTIVE)
+    ]
+    if failed:
+        host.run(["systemctl", "reset-failed", "--", *failed])
 
 
 def put_back_at_boot(host: Host, states: dict[str, dict[str, str]]) -> None:

@@ -69,6 +69,11 @@ def lost(host: Host, change: Change, was: dict[str, Any], links: dict[str, Any])
         for name in was["ways"]
         if name not in off and states.get(name) not in STARTED
     ]
+    lines += _unwanted(
+        [name for name in was["ways"] if name not in off and states.get(name) in STARTED],
+        was["links"] or {},
+        links,
+    )
     # What others need to come up, down to the bus, can be masked as well. No table of names would be complete.
     for path, entry in links.items():
         name = path.rpartition("/")[2]
@@ -84,6 +89,17 @@ def lost(host: Host, change: Change, was: dict[str, Any], links: dict[str, Any])
         if any(name in WAYS[way] for name in was["ways"]) and not any(name in WAYS[way] for name in coming):
             lines.append(f"nothing brings up {way}")
     return list(dict.fromkeys(lines))
+
+
+def _unwanted(names: list[str], before: dict[str, Any], links: dict[str, Any]) -> list[str]:
+    """Units that nothing starts at boot any more. systemd calls them enabled as long as an alias of theirs is there."""
+
+    def wanted(name: str, found: dict[str, Any]) -> bool:
+        return any(path.endswith((f".wants/{name}", f".requires/{name}")) for path in found)
+
+    return [
+        f"{name} is wanted by nothing" for name in names if wanted(name, before) and not wanted(name, links)
+    ]
 
 
 def _target(change: Change, before: dict[str, Any], links: dict[str, Any]) -> list[str]:

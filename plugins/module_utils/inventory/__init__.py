@@ -7,8 +7,8 @@ kinds     the building blocks of a schema: each reads a node, and writes its own
 schema    the site file and the fleet file, written with those blocks: the one source
 checks    what no schema of one file can say: networks, buses, rings, redundancy pairs
 firewall_keys, firewall_checks, collector_keys, collector_checks, hardening_keys,
-rollout_keys, rollout_checks
+radio_keys, radio_checks, rollout_keys, rollout_checks
           the same for those parts
-profiles  which meter profiles exist
+profiles  which meter profiles and payload files exist
 fleet     a fleet file and its folder of sites to values, or to the list of all faults
 """

@@ -15,10 +15,19 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from ..network.site import AUTO
-from . import collector_checks, firewall_checks, firmware_checks, network_checks, rollout_checks
-from .findings import Finding, dig, text_at
+from . import (
+    broker_checks,
+    collector_checks,
+    database_checks,
+    firewall_checks,
+    firmware_checks,
+    network_checks,
+    radio_checks,
+    rollout_checks,
+)
+from .findings import Finding, Steps, dig, text_at
 from .kinds import suggestion, unknown_word
-from .profiles import Profiles
+from .profiles import Payloads, Profiles
 
 
 class Network(NamedTuple):
@@ -67,6 +76,8 @@ def timezone_fault(name: str) -> str | None:
 
 def fleet_findings(fleet: Mapping[str, Any]) -> Iterator[Finding]:
     """The faults between the values of a fleet file."""
+    yield from broker_checks.fleet_findings(fleet)
+    yield from database_checks.fleet_findings(fleet)
     yield from firewall_checks.fleet_findings(fleet)
     yield from firmware_checks.fleet_findings(fleet)
     yield from rollout_checks.fleet_findings(fleet)
@@ -86,8 +97,9 @@ def _words(values: list[Any]) -> list[str]:
 class SiteChecks:
     """The checks of one site, for one fleet file and one set of profiles."""
 
-    def __init__(self, fleet: Mapping[str, Any], profiles: Profiles) -> None:
+    def __init__(self, fleet: Mapping[str, Any], profiles: Profiles, payloads: Payloads) -> None:
         self._profiles = profiles
+        self._payloads = payloads
         rings = fleet.get("rings")
         self._rings: list[str] = _words(rings) if isinstance(rings, list) else []
         self._defaults: Mapping[str, Any] = fleet.get("defaults") or {}
@@ -99,6 +111,7 @@ class SiteChecks:
         )
         hub = text_at(fleet, "hub", "address")
         self._hub = address_number(hub) if hub else None
+        self._brokers = broker_checks.names(fleet)
 
     def findings(self, site: Mapping[str, Any], name: str) -> Iterator[Finding]:
         """The faults of ``site``, read from the file ``name``.yml."""
@@ -107,6 +120,8 @@ class SiteChecks:
             yield Finding(
                 ("site",), f'found "{written}" in the file {name}.yml, expected "{name}", the file\'s name'
             )
+        if name in self._brokers:
+            yield Finding(("site",), f'found "{name}", the name of a broker, expected another')
         zone = text_at(site, "timezone")
         if zone is not None and zone != self._defaults.get("timezone") and (fault := timezone_fault(zone)):
             yield Finding(("timezone",), fault)
@@ -116,6 +131,7 @@ class SiteChecks:
         yield from self._networks(site)
         yield from self._buses(site)
         yield from self._meters(site)
+        yield from self._radios(site)
         yield from collector_checks.findings(site)
         yield from firewall_checks.site_findings(site, self._defaults)
         yield from firmware_checks.site_findings(site)
@@ -252,7 +268,18 @@ class SiteChecks:
             for ratio in ("ct_ratio", "pt_ratio"):
                 if (text := text_at(meter, ratio)) is not None:
                     yield from _ratio(text, index, ratio)
-            yield from self._channels(meter, index)
+            if "radio" not in meter:
+                yield from self._channels(meter, index)
+
+    def _radios(self, site: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from radio_checks.findings(site, self._payloads)
+        energy_text = text_at(site, "network", "energy", "address")
+        energy = network_of(energy_text) if energy_text else None
+        radios = site.get("radios")
+        for index, radio in enumerate(radios if isinstance(radios, list) else ()):
+            host = text_at(radio, "host")
+            if host is not None and host != radio_checks.LOOPBACK and energy:
+                yield from _in_energy_network(host, energy, ("radios", index, "host"))
 
     def _channels(self, meter: Mapping[str, Any], index: int) -> Iterator[Finding]:
         profile = text_at(meter, "profile")
@@ -291,18 +318,22 @@ def _once(seen: dict[str, int], name: str | None, index: int, part: str, key: st
         )
 
 
+def _in_energy_network(host: str, energy: Network, place: Steps) -> Iterator[Finding]:
+    number = address_number(host)
+    if not energy.holds(number):
+        yield Finding(place, f'found "{host}", expected an address in the energy network {energy}')
+    elif number == energy.address:
+        yield Finding(place, f"found \"{host}\", the gateway's own address, expected the device's")
+    elif energy.prefix < 31 and number in (energy.first, energy.last):
+        yield Finding(place, f'found "{host}", expected an address of a host in {energy}')
+
+
 def _socket(
     bus: Mapping[str, Any], host: str, index: int, energy: Network | None, ends: dict[tuple[Any, Any], int]
 ) -> Iterator[Finding]:
     place = ("buses", index, "host")
     if energy:
-        number = address_number(host)
-        if not energy.holds(number):
-            yield Finding(place, f'found "{host}", expected an address in the energy network {energy}')
-        elif number == energy.address:
-            yield Finding(place, f"found \"{host}\", the gateway's own address, expected the device's")
-        elif energy.prefix < 31 and number in (energy.first, energy.last):
-            yield Finding(place, f'found "{host}", expected an address of a host in {energy}')
+        yield from _in_energy_network(host, energy, place)
     port = bus.get("port")
     first = ends.setdefault((host, port), index)
     if isinstance(port, int) and first != index:

@@ -56,8 +56,23 @@ def _buffer() -> Record:
                 OPTIONAL,
                 examples=(7776000,),
             ),
+            "keep_age": Key(
+                Number(0, _YEARS, "(seconds)"),
+                "Kept after delivery",
+                "How long the gateway keeps what the hub has: a hub that was restored from a backup gets it again. "
+                "A week, when left out.",
+                OPTIONAL,
+                examples=(604800,),
+            ),
+            "keep_bytes": Key(
+                Number(0, 1 << 50, "(bytes)", whole=True),
+                "Bound in bytes of what is kept",
+                "Nothing that the hub has is kept while the buffer is larger.",
+                OPTIONAL,
+                examples=(134217728,),
+            ),
         },
-        "a mapping with commit_interval, max_bytes or max_age",
+        "a mapping with commit_interval, max_bytes, max_age, keep_age or keep_bytes",
         partial=True,
     )
 

@@ -15,7 +15,7 @@ from . import checks
 from .document import Fault, Faults, compose, decode, locate
 from .findings import Finding, text_at
 from .kinds import Record
-from .profiles import Profiles
+from .profiles import Payloads, Profiles
 from .schema import schemas
 
 
@@ -70,14 +70,15 @@ def load_fleet(file: Path, profiles: Profiles | None = None) -> Fleet:
     Raises FaultsFoundError with all faults of all files. Needs no network and contacts no host.
     """
     profiles = profiles or Profiles()
-    schema = schemas(profiles.names)
+    payloads = Payloads()
+    schema = schemas(profiles.names, payloads.names)
     with _no_collection():
         fleet = _read(file, file.name, schema.fleet)
         facts = fleet.values if isinstance(fleet.values, dict) else {}
         for finding in checks.fleet_findings(facts):
             fleet.add(finding)
         documents = _read_sites(file, fleet, schema.site)
-        site_checks = checks.SiteChecks(facts, profiles)
+        site_checks = checks.SiteChecks(facts, profiles, payloads)
         for name, document in documents.items():
             if isinstance(document.values, dict):
                 for finding in site_checks.findings(document.values, name):

@@ -469,6 +469,30 @@ class Variants(Kind):
 
 
 @dataclass
+class Fork(Kind):
+    """A mapping whose keys depend on whether one of them is there."""
+
+    key: str
+    there: Record
+    otherwise: Record
+    expected: str
+
+    def read(self, node: yaml.Node, faults: Faults) -> Any:
+        if node.tag != MAPPING:
+            return self._wrong(node, faults)
+        is_there = any(key.value == self.key for key, _ in node.value)
+        return (self.there if is_there else self.otherwise).read(node, faults)
+
+    def json_schema(self) -> Json:
+        return {
+            "type": "object",
+            "if": {"required": [self.key]},
+            "then": self.there.json_schema(),
+            "else": self.otherwise.json_schema(),
+        }
+
+
+@dataclass
 class Table(Kind):
     """A mapping from names that the user chooses to values of one kind."""
 

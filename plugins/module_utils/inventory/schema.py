@@ -21,6 +21,7 @@ from .kinds import (
     OPTIONAL,
     Choice,
     Flag,
+    Fork,
     Key,
     Kind,
     Listing,
@@ -32,6 +33,7 @@ from .kinds import (
     Variants,
 )
 from .network_keys import ADDRESS, PART_NAME, network
+from .radio_keys import radio_meter, radios
 from .rollout_keys import link_keys, maintenance, rollout
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,38}"
@@ -41,7 +43,7 @@ _POSITIVE = r"[1-9][0-9]{0,6}(?:\.[0-9]{1,4})?"
 _NO_TEMPLATE = r"(?!.*\{[{%#])"
 
 # The inventory's own hosts and groups, and the names that Ansible gives a meaning.
-RESERVED_SITES = ("all", "critical", "gateways", "hub", "localhost", "ungrouped")
+RESERVED_SITES = ("all", "brokers", "critical", "gateways", "hub", "localhost", "ungrouped")
 
 PLUGIN = "wattfleet.energy.sites"
 
@@ -60,6 +62,15 @@ HOST_NAME = Text(
     'a host name such as "hub.energy.example"',
     r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*",
     limit=253,
+)
+BROKER_NAME = Text(
+    'a broker\'s name that starts with "broker-", of up to 31 characters a-z, 0-9 and "-", such as "broker-1"',
+    r"broker-[a-z0-9][a-z0-9-]{0,22}",
+)
+DATABASE_NAME = Text(
+    'a name that starts with a letter, of up to 31 characters a-z and 0-9, such as "second"',
+    r"[a-z][a-z0-9]{0,30}",
+    ("main",),
 )
 TIMEZONE = Text(
     'a time zone of the form Area/City such as "Europe/Paris", or "UTC"',
@@ -98,13 +109,13 @@ class Schemas:
     fleet: Record
 
 
-def schemas(profiles: Iterable[str]) -> Schemas:
-    """The schemas in which a meter's profile is one of ``profiles``."""
-    site = Record(_site_keys(tuple(profiles)), "a mapping of the keys of a site file")
+def schemas(profiles: Iterable[str], payloads: Iterable[str]) -> Schemas:
+    """The schemas in which a meter's profile is one of ``profiles``, or of ``payloads`` where it reports by radio."""
+    site = Record(_site_keys(tuple(profiles), tuple(payloads)), "a mapping of the keys of a site file")
     return Schemas(site, Record(_fleet_keys(_partial(site)), "a mapping of the keys of a fleet file"))
 
 
-def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
+def _site_keys(profiles: tuple[str, ...], payloads: tuple[str, ...]) -> dict[str, Key]:
     return {
         "site": Key(
             SITE_NAME,
@@ -215,10 +226,12 @@ def _site_keys(profiles: tuple[str, ...]) -> dict[str, Key]:
             "The connections to meters: one entry for each Modbus TCP device, serial gateway or serial port. "
             "Every bus has one master, the gateway's collector.",
         ),
+        "radios": radios(),
         "meters": Key(
-            Listing(_meter(profiles), "a list of at least one meter", minimum=1),
+            Listing(_meter(profiles, payloads), "a list of at least one meter", minimum=1),
             "Meters",
-            "Every meter, inverter, battery or analogue input module that is read.",
+            "Every meter, inverter, battery or analogue input module that is read, and every device that reports by "
+            "radio: with `bus` and `unit`, or with `radio` and `device`.",
         ),
         "collector": Key(
             collector(),
@@ -351,7 +364,12 @@ def _bus() -> Variants:
     )
 
 
-def _meter(profiles: tuple[str, ...]) -> Record:
+def _meter(profiles: tuple[str, ...], payloads: tuple[str, ...]) -> Fork:
+    on_bus = _bus_meter(profiles)
+    return Fork("radio", radio_meter(payloads, on_bus.keys), on_bus, "a mapping of the keys of a meter")
+
+
+def _bus_meter(profiles: tuple[str, ...]) -> Record:
     ratio = "Where the meter itself is programmed with the ratio, leave it out."
     return Record(
         {
@@ -503,7 +521,7 @@ def _channel() -> Record:
 
 # What one site alone can have; a default for it would be wrong for every other site.
 _NO_DEFAULT = {
-    "": ("site", "name", "redundancy_pair", "buses", "meters", "device_mapping", "firmware"),
+    "": ("site", "name", "redundancy_pair", "buses", "radios", "meters", "device_mapping", "firmware"),
     ".gateway": ("address",),
     ".network": ("others",),
     ".network.wan": ("address", "addresses", "gateway", "gateway6", "routes"),
@@ -521,6 +539,44 @@ def _partial(record: Record, path: str = "") -> Record:
             kind = _partial(kind, f"{path}.{name}")
         keys[name] = replace(key, kind=kind, presence=OPTIONAL, default=None)
     return Record(keys, record.expected, partial=True)
+
+
+def _broker() -> Record:
+    return Record(
+        {
+            "name": Key(
+                BROKER_NAME,
+                "Name",
+                "The broker's name in the inventory, in logs, and in front of the brokers' domain.",
+                examples=("broker-1",),
+            ),
+            "address": Key(
+                ADDRESS, "Address", "The broker's address, as the hub reaches it.", examples=("10.1.0.21",)
+            ),
+        },
+        'a mapping such as "{name: broker-1, address: 10.1.0.21}"',
+    )
+
+
+def _database() -> Record:
+    return Record(
+        {
+            "name": Key(
+                DATABASE_NAME,
+                "Name",
+                "The database's name in the directory, and that of its PostgreSQL cluster on the hub. It stays: the "
+                "database remembers it.",
+                examples=("second",),
+            ),
+            "port": Key(
+                Number(1024, 65535, whole=True),
+                "Port",
+                "Names the cluster's local socket; nothing listens on the network. `main` has 5432.",
+                examples=(5433,),
+            ),
+        },
+        'a mapping such as "{name: second, port: 5433}"',
+    )
 
 
 def _fleet_keys(defaults: Record) -> dict[str, Key]:
@@ -572,6 +628,31 @@ def _fleet_keys(defaults: Record) -> dict[str, Key]:
                 "gateways take it from the hub. Left out, the hub's own clock is the time of the fleet.",
                 OPTIONAL,
                 examples=(["ntp.example"],),
+            ),
+            "brokers_domain": Key(
+                HOST_NAME,
+                "Domain of the brokers",
+                "Gateways dial `<site>.<this domain>` instead of the hub's name, and the brokers' certificates "
+                "bear the wildcard: what a balancer tells the sites by. Has to be in the domain of the hub's "
+                "name, for which alone the fleet's authority is good.",
+                OPTIONAL,
+                examples=("brokers.energy.example",),
+            ),
+            "brokers": Key(
+                Listing(_broker(), "a list of at least one broker", minimum=1, distinct=True),
+                "Brokers",
+                "Machines of their own that the brokers run on; on the hub is then a balancer in front of them. Left "
+                "out, the hub runs the one broker. Needs `brokers_domain`.",
+                OPTIONAL,
+                examples=([{"name": "broker-1", "address": "10.1.0.21"}],),
+            ),
+            "databases": Key(
+                Listing(_database(), "a list of at least one database", minimum=1, distinct=True),
+                "Further databases",
+                "PostgreSQL clusters of the hub beside `main`, each with a part of the sites; `main` says where each "
+                "site lives. A new site goes to the one with the fewest. Left out, `main` has all.",
+                OPTIONAL,
+                examples=([{"name": "second", "port": 5433}],),
             ),
             "accept": accept(),
             "hardening": hardening("hub"),

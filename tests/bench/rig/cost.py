@@ -16,6 +16,12 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
+def waited(pid: int) -> float:
+    """Seconds that the threads of a process which run now were ready and had no processor, others had them."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(one.read_text(encoding="ascii").split()[1]) for one in tasks) / 1e9
+
+
 def memory(pid: int) -> tuple[int, int]:
     """RSS and PSS of a process in bytes. PSS divides pages that several processes share among them."""
     found = {"Rss": 0, "Pss": 0}

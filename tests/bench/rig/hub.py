@@ -24,7 +24,8 @@ from energy_hub.batch import read_body, read_envelope
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from tests.unit.collector.collector_support import Authority, free_port
+from tests.ports import free_port
+from tests.unit.collector.collector_support import Authority
 
 SITE = "bench"
 RECEIVED = "$SYS/broker/publish/messages/received"

@@ -118,12 +118,23 @@ def interface_down(rng: random.Random, site: Site) -> Change:
     words = rng.choice(
         [
             ["ip", "link", "set", "eth0", "down"],
-            ["ip", "address", "flush", "dev", "eth0"],
             ["nmcli", "device", "disconnect", "eth0"],
             ["nmcli", "connection", "down", WAN_UUID],
-            ["nmcli", "networking", "off"],
         ]
     )
+    return _interface("interface-down", words, rng, site)
+
+
+def networking_off(rng: random.Random, site: Site) -> Change:
+    """NetworkManager remembers it, also when it starts anew."""
+    return _interface("networking-off", ["nmcli", "networking", "off"], rng, site)
+
+
+def no_address(rng: random.Random, site: Site) -> Change:
+    return _interface("no-address", ["ip", "address", "flush", "dev", "eth0"], rng, site)
+
+
+def _interface(kind: str, words: list[str], rng: random.Random, site: Site) -> Change:
     options = {
         **_marker(rng),
         "subject": "network",
@@ -131,7 +142,7 @@ def interface_down(rng: random.Random, site: Site) -> Change:
         "keep": network(),
         "probes": probes(site),
     }
-    return Change("interface-down", " ".join(words), options)
+    return Change(kind, " ".join(words), options)
 
 
 def hub_name(rng: random.Random, site: Site) -> Change:
@@ -413,6 +424,8 @@ KINDS: dict[str, Maker] = {
     "black-hole": black_hole,
     "wrong-mtu": wrong_mtu,
     "interface-down": interface_down,
+    "networking-off": networking_off,
+    "no-address": no_address,
     "hub-name": hub_name,
     "sshd-broken": sshd_broken,
     "sshd-masked": sshd_masked,
@@ -431,5 +444,10 @@ KINDS: dict[str, Maker] = {
 
 # Deaths that make a change harmless, so that it is kept rightly.
 HARMLESS_WITH = {
-    "sysctl-reverse-path": "nm-killed"
-}  # NetworkManager makes the filter loose when it starts again
+    # NetworkManager makes the filter loose when it starts again,
+    "sysctl-reverse-path": "nm-killed",
+    # gives the interface the addresses of its profile,
+    "no-address": "nm-killed",
+    # and brings up what was down.
+    "interface-down": "nm-killed",
+}

@@ -22,6 +22,17 @@ BEFORE, APPLYING, UNDOING = 7.0, 3.0, 2.0
 # s without power.
 DARK = (0.3, 4.0)
 
+# A stop is a command, so it counts only where the guard has something to undo and the daemon runs: what somebody
+# stops when a change ends, after that, or before the daemon was started at boot, stays stopped until they start it.
+# The host itself looks, before the stop and a second after it.
+STOP_WHILE_PENDING = """
+test -d /var/lib/energy-guard/pending || exit 0
+systemctl --quiet is-active NetworkManager.service || exit 0
+systemctl --no-block stop NetworkManager.service
+sleep 1
+if test -d /var/lib/energy-guard/pending; then echo stopped; else systemctl --no-block start NetworkManager.service; fi
+"""
+
 
 @dataclass(frozen=True)
 class Death:
@@ -39,8 +50,8 @@ class Death:
     def power(self) -> bool:
         return self.what in ("cut", "reboot")
 
-    def strike(self, host: LabHost, play: Play) -> None:
-        """Do it. The host may be down already: then it dies of that."""
+    def strike(self, host: LabHost, play: Play) -> bool:
+        """Do it, and say whether there was anything to stop. The host may be down already: then it dies of that."""
         with contextlib.suppress(LabError, subprocess.TimeoutExpired):
             match self.what:
                 case "session":
@@ -50,11 +61,12 @@ class Death:
                 case "nm-killed":
                     host.exec("systemctl", "kill", "--signal=KILL", "NetworkManager.service")
                 case "nm-stopped":
-                    host.exec("systemctl", "--no-block", "stop", "NetworkManager.service")
+                    return "stopped" in host.exec("sh", "-c", STOP_WHILE_PENDING)
                 case "cut":
                     host.cut()
                 case "reboot":
                     host.reboot()
+        return True
 
 
 def choose(name: str, rng: random.Random, wait: float) -> list[Death]:

@@ -197,14 +197,16 @@ class Trial:
     def _strike_the_rest(self) -> None:
         """Those whose time has not come when all is over: what is settled has to stay so."""
         for death in list(self._waiting):
-            if death.moment == RESTORING or death.what == "nm-stopped":
+            if death.moment == RESTORING:
                 self._waiting.remove(death)
             else:
                 self._die(death)
 
     def _die(self, death: Death) -> None:
         self._waiting.remove(death)
-        death.strike(self.host, self._play)
+        if not death.strike(self.host, self._play):
+            self.outcome.deaths.remove(str(death))
+            return
         self._nm_stopped = self._nm_stopped or death.what == "nm-stopped"
         if death.what == "cut":
             self._dark_until = time.monotonic() + death.dark

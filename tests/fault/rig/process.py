@@ -52,7 +52,17 @@ class Process:
     @classmethod
     def module(cls, name: str, *arguments: str | Path, log: Path, netns: str | None = None) -> Process:
         """`python -m name …`."""
-        return cls([sys.executable, "-m", name, *arguments], log, netns=netns)
+        return cls([*cls.python(name), *arguments], log, netns=netns)
+
+    @staticmethod
+    def python(name: str) -> list[str]:
+        """The beginning of a command that runs a module of this tree."""
+        return [sys.executable, "-m", name]
+
+    def see_as(self, path: str, file: Path) -> None:
+        """It sees another file at this path, in a mount namespace of its own; its pid stays that of the program."""
+        script = 'mount --bind "$0" "$1" && shift && exec "$@"'
+        self._command = ["unshare", "--mount", "sh", "-c", script, str(file), path, *self._command]
 
     @property
     def alive(self) -> bool:

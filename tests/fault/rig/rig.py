@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from energy_collector.config import BufferConfig, Config
 
@@ -70,7 +70,9 @@ class Rig:
         ingest: str = USUAL,
         prepare: Callable[[Rig], None] = lambda _: None,
         settings: dict[str, Any] | None = None,
+        site: str = SITE,
     ) -> None:
+        self.site = site
         self._interval = interval
         self._wan = wan
         self._relayed = relayed
@@ -84,7 +86,7 @@ class Rig:
         self.excused: list[Span] = []
         self.revived = 0
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:
@@ -96,17 +98,29 @@ class Rig:
         self._stack.close()
 
     def _start(self) -> None:
-        _sweep()
+        sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         self._stack.callback(shutil.rmtree, self.folder)
         self.folder.chmod(0o755)  # the database's user has to get through
-        self.authority = Authority()
-        self.database = Database(self.folder / "database")
-        self._started(self.database)
         near = far = None
         if self._wan is not None:
             near, far = self._wan.near, self._wan.far
         address = FAR if far else "127.0.0.1"
+        self._start_hub(address, far)
+        self.relay = Relay(self.broker.port)
+        port = self.broker.port
+        if self._relayed:
+            self._started(self.relay)
+            port = self.relay.port
+        self.meters = [MeterServer(), MeterServer()]
+        for one in self.meters:
+            self._started(one)
+        self._make_gateway(address, port, near)
+
+    def _start_hub(self, address: str, far: str | None) -> None:
+        self.authority = Authority()
+        self.database = Database(self.folder / "database")
+        self._started(self.database)
         self.broker = Broker(
             self.folder / "broker", self.authority, address, netns=far, persistent=self._persistent_broker
         )
@@ -122,15 +136,6 @@ class Rig:
         if self._ingest_module != USUAL:
             self.database.forget_identities()
         self._started(self.ingest)
-        self.relay = Relay(self.broker.port)
-        port = self.broker.port
-        if self._relayed:
-            self._started(self.relay)
-            port = self.relay.port
-        self.meters = [MeterServer(), MeterServer()]
-        for one in self.meters:
-            self._started(one)
-        self._make_gateway(address, port, near)
 
     def _started(self, part: Database | Broker | Ingest | Relay | MeterServer) -> None:
         self._stack.callback(part.stop)
@@ -139,7 +144,7 @@ class Rig:
     def _make_gateway(self, address: str, port: int, netns: str | None) -> None:
         home = self.home = self.folder / "gateway"
         (home / "buffer").mkdir(parents=True)
-        identity = self.authority.client(SITE, kind="RSA")
+        identity = self.authority.client(self.site, kind="RSA")
         (home / "gateway.crt").write_text(self.authority.chain(identity))
         (home / "gateway.key").write_text(identity.key_pem())
         (home / "gateway.key").chmod(0o600)
@@ -170,8 +175,8 @@ class Rig:
             for bus, units in (("hall", HALL), ("roof", ROOF))
             for unit, name in units.items()
         ]
-        found: dict[str, Any] = _paths(Config, home) | {
-            "site": SITE,
+        found: dict[str, Any] = paths_below(Config, home) | {
+            "site": self.site,
             "interval": self._interval,
             "buses": buses,
             "meters": meters,
@@ -182,7 +187,7 @@ class Rig:
                 "certificate": f"{home}/gateway.crt",
                 "key": f"{home}/gateway.key",
             },
-            "buffer": _paths(BufferConfig, home) | {"path": f"{home}/buffer/buffer.db"},
+            "buffer": paths_below(BufferConfig, home) | {"path": f"{home}/buffer/buffer.db"},
             "batch": {"interval": 1, "resend": 2},
         }
         for key, value in self._settings.items():
@@ -317,7 +322,7 @@ class Rig:
         return exact.count(self.answers, rows, HALL | ROOF, spans, clock_is_right=clock_is_right)
 
 
-def _paths(section: type, home: Path) -> dict[str, str]:
+def paths_below(section: type, home: Path) -> dict[str, str]:
     """Whatever a gateway keeps somewhere lies in the rig's own folder, also what a later version keeps."""
     return {name: str(home / name) for name, default in vars(section).items() if isinstance(default, Path)}
 
@@ -327,12 +332,13 @@ def pause(low: float, high: float) -> None:
     time.sleep(random.uniform(low, high))
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove folders of runs that were killed before they could; their processes went with them."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
         if not Path(f"/proc/{pid}").exists():
-            for mount in folder.glob("gateway/buffer"):
+            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+            for mount in [one for one in mounts if one.startswith(f"{folder}/")]:
                 subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
             shutil.rmtree(folder, ignore_errors=True)  # of another run that was killed; not this one's fault
 

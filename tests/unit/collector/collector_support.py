@@ -33,6 +33,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from tests.ports import free_port
+
 PATIENCE = 30.0
 
 
@@ -45,13 +47,6 @@ def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE
             return found
         time.sleep(0.02)
     raise AssertionError(f"not within {patience:g} s: {what}")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody uses just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Authority:

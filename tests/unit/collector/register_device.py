@@ -36,7 +36,7 @@ class Device:
         """Listen on loopback; gives a bus that leads here."""
         server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        bus = Bus(BusConfig("hall", "modbus-tcp", "127.0.0.1", port, timeout=0.3))
+        bus = Bus(BusConfig("hall", "modbus-tcp", "127.0.0.1", port, timeout=1))
         try:
             yield bus
         finally:

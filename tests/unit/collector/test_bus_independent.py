@@ -22,7 +22,7 @@ from energy_collector.bus import Bus, ReadBits, ReadRegisters
 from energy_collector.bus.errors import ExceptionAnswerError
 from energy_collector.config import BusConfig
 
-from .collector_support import free_port
+from tests.ports import free_port
 
 SERVER = Path(__file__).with_name("libmodbus_server.py")
 ROOT = Path(__file__).parents[3]

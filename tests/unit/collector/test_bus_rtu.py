@@ -286,7 +286,7 @@ class Pty:
 
 
 def serial_bus(device: Path) -> Bus:
-    return Bus(BusConfig("line", "rtu", device=str(device), baudrate=19200, timeout=0.3))
+    return Bus(BusConfig("line", "rtu", device=str(device), baudrate=19200, timeout=1))
 
 
 def test_an_adapter_that_is_pulled_out_is_back_when_it_is_plugged_in(tmp_path: Path) -> None:

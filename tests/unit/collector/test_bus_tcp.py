@@ -144,7 +144,6 @@ def test_a_slow_unit_is_given_more_time_and_a_fast_one_less_again(caplog: pytest
             assert bus.unit(1).timeout == 1.0
             bus.close()
 
-    logging.getLogger("energy").propagate = True
     run(test())
     assert [record.getMessage() for record in caplog.records if record.name == "energy"] == [
         "bus hall, unit 1: time-out raised to 1500 ms (Modbus Error 0x0B: gateway target failed to respond)",

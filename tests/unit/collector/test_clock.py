@@ -115,7 +115,6 @@ def test_a_kernel_that_may_not_be_asked_is_told_of_once(
     told = tmp_path / "synchronized"
     monkeypatch.setattr("energy_collector.clock.SYNCHRONISED", told)
     monkeypatch.setattr("energy_collector.clock.kernel_synchronised", refuse)
-    monkeypatch.setattr("energy_collector.journal.log.propagate", True)
     with caplog.at_level("WARNING", logger="energy"):
         assert [synchronised() for _ in range(3)] == [False] * 3
     (line,) = caplog.messages

@@ -19,7 +19,9 @@ from energy_collector.config import BusConfig, MeterConfig
 from energy_collector.meters.making import make
 from energy_collector.reading import readings
 
-from .collector_support import ModbusServer, free_port, holding_device, input_device
+from tests.ports import free_port
+
+from .collector_support import ModbusServer, holding_device, input_device
 from .modbus_peers import Peer, crc, mbap, registers
 
 
@@ -234,7 +236,7 @@ def test_a_serial_line() -> None:
                 loop.call_later(0.02, os.write, master, frame[3:])
 
         loop.add_reader(master, answer)
-        bus = Bus(BusConfig("line", "rtu", device=os.ttyname(slave), baudrate=19200, parity="E", timeout=0.2))
+        bus = Bus(BusConfig("line", "rtu", device=os.ttyname(slave), baudrate=19200, parity="E", timeout=1))
         assert ONE.decode((await bus.call(3, ReadRegisters(3, 9, 1))).data) == [9]
         assert (await failure(bus, 3, ReadRegisters(3, 5, 1))).kind == "timeouts"
         assert ONE.decode((await bus.call(3, ReadRegisters(3, 8, 1))).data) == [8]

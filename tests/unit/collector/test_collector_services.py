@@ -31,6 +31,8 @@ from energy_collector.delivery.telemetry import line as telemetry_line
 from energy_collector.reading import Layout, Record
 from energy_collector.storage.buffer import Buffer
 
+from tests.ports import free_port
+
 from .collector_support import (
     Authority,
     Broker,
@@ -38,7 +40,6 @@ from .collector_support import (
     ModbusServer,
     Service,
     document,
-    free_port,
     input_device,
     running,
     wait_for,
@@ -68,8 +69,15 @@ class Line:
         data = self.hub.batches.get(timeout=30)
         return batch.parse(data), data
 
-    def acknowledge(self, stream: bytes, watermark: int, ranges: list[list[int]] | None = None) -> None:
-        payload = {"stream": stream.hex(), "watermark": watermark, "ranges": ranges or []}
+    def acknowledge(
+        self, stream: bytes, watermark: int, ranges: list[list[int]] | None = None, generation: str = ""
+    ) -> None:
+        payload = {
+            "stream": stream.hex(),
+            "watermark": watermark,
+            "ranges": ranges or [],
+            "generation": generation,
+        }
         self.hub.acknowledge(json.dumps(payload))
 
 
@@ -99,7 +107,7 @@ def test_from_a_meter_to_the_hub_and_out_of_the_buffer(line: Line) -> None:
             {"name": "hall", "type": "modbus-tcp", "host": "127.0.0.1", "port": server.port, "timeout": 1.0}
         ]
         # The gateway itself is read on whole minutes, which a run of this test may or may not meet.
-        sources = {name: {"enabled": False} for name in ("host", "hwmon")}
+        sources = {name: {"enabled": False} for name in ("host", "hwmon", "buses")}
         # Nothing comes twice here, however late it is acknowledged.
         settings = line.config(
             buses=buses, meters=meters, interval=0.5, sources=sources, batch={"resend": 60}

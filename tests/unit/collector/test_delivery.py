@@ -167,6 +167,38 @@ def test_no_backlog_queues_before_a_live_batch_for_longer_than_its_interval(
     assert site.now - begin < 1.5 * least + INTERVAL, "the line is used nevertheless"
 
 
+def test_many_sites_make_no_queue_at_the_hub_that_live_data_waits_in() -> None:
+    """Eight sites with a backlog each, and a hub that commits less in a second than they could send."""
+    capacity, step, backlog = 1200.0, 0.2, 200
+    sites = [Site(DeliveryConfig(1e9, 5000, 0), backlog=backlog) for _ in range(8)]
+    queue: list[tuple[Site, int, float]] = []
+    late: list[tuple[float, float]] = []
+    room = idle = 0.0
+    for site in sites:
+        site.connect()
+    for turn in range(900):
+        now = 1000.0 + turn * step
+        for number, site in enumerate(sites):
+            site.now = now
+            if turn % 50 == 5 * number:
+                site.seal()
+            queue += [(site, sequence, now) for sequence in site.send()]
+        room = min(room + capacity * step, capacity)
+        while queue and room >= 160:
+            room -= 160
+            site, sequence, since = queue.pop(0)
+            if sequence not in site.buffer:
+                continue  # sent again meanwhile
+            site.commit(sequence)
+            if sequence > backlog:
+                late.append((now, now - since))
+        idle += not queue
+    assert len(late) > 100
+    # So many sites at once make a queue; it is gone before long, and does not come back.
+    assert max(wait for now, wait in late if now > 1060) < INTERVAL
+    assert idle * step < 20, "the hub has something to do nevertheless"
+
+
 def test_a_hub_that_never_acknowledges_gets_each_batch_a_bounded_number_of_times() -> None:
     site = Site(backlog=300)
     site.connect()

@@ -24,7 +24,6 @@ def clock() -> Clock:
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, "energy")
-    logging.getLogger("energy").propagate = True
     return caplog
 
 

@@ -19,6 +19,8 @@ from energy_collector.delivery import link
 from energy_collector.delivery.link import Acked, Committed, Down, Event, Link, Ready, Up
 from energy_collector.reading import Layout, Record
 
+from tests.ports import free_port
+
 from .collector_support import (
     PATIENCE,
     Authority,
@@ -26,7 +28,6 @@ from .collector_support import (
     FakeHub,
     Service,
     document,
-    free_port,
     running,
     wait_for,
 )

@@ -13,7 +13,9 @@ from pathlib import Path
 from energy_collector import control
 from prometheus_client.parser import text_string_to_metric_families
 
-from .collector_support import ModbusServer, Service, document, free_port, input_device, running, wait_for
+from tests.ports import free_port
+
+from .collector_support import ModbusServer, Service, document, input_device, running, wait_for
 
 FLOATS = list(struct.unpack(">2H", struct.pack(">f", 0.5))) * 120
 

@@ -8,8 +8,8 @@ import struct
 from itertools import pairwise
 
 import pytest
+from energy_collector import mqtt
 from energy_collector.batches.varint import FormatError
-from energy_collector.delivery import mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 

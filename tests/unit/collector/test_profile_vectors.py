@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from energy_collector import profiles, quality
+from energy_collector import payloads, profiles, quality
 from energy_collector.bus import Bus
 from energy_collector.config import BusConfig, ChannelConfig, MeterConfig
 from energy_collector.meters import making as meters
@@ -139,6 +139,14 @@ def vocabulary() -> dict[str, str]:
         elif name.endswith("_l1"):
             found |= {name.removesuffix("1") + phase: unit for phase in "23"}
     return found
+
+
+@pytest.mark.parametrize("name", payloads.names())
+def test_payload_file_uses_the_common_names_and_units(name: str) -> None:
+    known = vocabulary()
+    assert [
+        (one.name, one.unit) for one in payloads.load(name).points if known.get(one.name) != one.unit
+    ] == []
 
 
 @pytest.mark.parametrize("name", profiles.names())

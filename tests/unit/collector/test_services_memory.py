@@ -40,6 +40,9 @@ UNWANTED = {
         "cryptography",
         "energy_collector.batches.batch",
         "energy_collector.batches.sealing",
+        # A site without radios.
+        "energy_collector.mqtt",
+        "energy_collector.radio",
     },
     "persistence": {
         "asyncio",
@@ -47,6 +50,7 @@ UNWANTED = {
         "subprocess",
         "energy_collector.gateway",
         "energy_collector.meters",
+        "energy_collector.radio",
         "energy_collector.section",
     },
 }

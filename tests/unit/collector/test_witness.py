@@ -166,6 +166,43 @@ def test_a_hub_that_was_set_back_is_refused(witnesses: Witnesses, monkeypatch: p
     refused(witnesses, back.sign(10), "checkpoint 1 was signed after 5, which is held")
 
 
+def test_after_a_restore_it_begins_anew_and_keeps_what_was(
+    witnesses: Witnesses, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub()
+    old = [hub.sign(3), hub.sign(10, since=3)]
+    for payload in old:
+        assert witnesses.take(payload, "7-1")
+    monkeypatch.setattr("tests.unit.collector.test_witness.START", START + timedelta(days=1))
+    back = Hub(hub.key, salt=b"came again")
+    # Its number is known, and as long as nobody says that the database is another one, that is a lie.
+    again = back.sign(4)
+    with pytest.raises(RefusedError, match="checkpoint 1 is another one"):
+        witnesses.take(again, "7-1")
+    assert witnesses.take(again, "7-2")
+    assert numbers(path) == [1, 2, 1]
+    assert witnesses.status() == {"witness": {"refused": 1, "number": 1, "size": 4}}
+    # A broker may still have the newest of before.
+    for one in (witnesses, Witnesses(path, SITE)):
+        assert not one.take(old[1], "7-2")
+    assert witnesses.take(back.sign(12, since=4), "7-2")
+    with pytest.raises(RefusedError, match="knows 5 batches"):
+        witnesses.take(back.sign(5), "7-2")
+    # The service may be restarted before the first witness of the new database comes.
+    third = Hub(hub.key, salt=b"once more")
+    monkeypatch.setattr("tests.unit.collector.test_witness.START", START + timedelta(days=2))
+    restarted = Witnesses(path, SITE)
+    assert restarted.take(third.sign(2), "7-3")
+    assert numbers(path) == [1, 2, 1, 2, 1]
+
+
+def test_another_key_does_not_begin_anew(witnesses: Witnesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert witnesses.take(Hub().sign(3), "7-1")
+    monkeypatch.setattr("tests.unit.collector.test_witness.START", START + timedelta(days=1))
+    with pytest.raises(RefusedError, match="signed with another key"):
+        witnesses.take(Hub().sign(4), "7-2")
+
+
 def test_a_checkpoint_that_does_not_follow_is_refused(witnesses: Witnesses) -> None:
     hub = Hub()
     witnesses.take(hub.sign(3))

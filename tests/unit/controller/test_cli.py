@@ -33,6 +33,7 @@ ROLLOUT = (
         ["gates"],
         ["release"],
         ["rollout"],
+        ["status"],
         *(["rollout", name] for name in ROLLOUT),
     ],
     ids=" ".join,

@@ -33,6 +33,8 @@ class FakeHost(Host):
         self.ran: list[list[str]] = []
         self.refuse: dict[str, Done] = {}  # first words of a command -> its answer
         self.late = 0.0
+        # Units that do not end before they are killed; systemd has a job for them.
+        self.hangs: set[str] = set()
 
     def say(self, text: str, *, bad: bool = False) -> None:
         self.said.append(text)
@@ -100,6 +102,8 @@ class FakeHost(Host):
             return 0, "".join(f"{name} {self.enabled(name)} enabled\n" for name in found)
         elif verb == "show":
             return 0, "\n".join(self._shown(name, active) for name in names[1:])
+        elif verb == "kill":
+            self.hangs -= set(names)
         elif verb in ("start", "stop"):
             for name in names:
                 if name.endswith(".timer"):
@@ -120,6 +124,8 @@ class FakeHost(Host):
         enabled = self.enabled(name)
         load = "masked" if enabled == "masked" else "loaded"
         runs = "active" if active.get(name) else "inactive"
+        if name in self.hangs:
+            return f"LoadState={load}\nActiveState=deactivating\nUnitFileState={enabled}\nJob=7\n"
         return f"LoadState={load}\nActiveState={runs}\nUnitFileState={enabled}\n"
 
 

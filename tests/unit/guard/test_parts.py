@@ -451,6 +451,23 @@ def test_what_is_left_over_of_a_unit_makes_room_for_it(
     assert units.is_active(units.look(host, ["ssh.service"])["ssh.service"])
 
 
+@pytest.mark.parametrize("active", [True, False])
+def test_a_unit_that_hangs_in_its_end_is_killed(host: FakeHost, *, active: bool) -> None:
+    """fail2ban that was stopped before it had its socket: it heard nothing, and systemd waited 90 s for it."""
+    name = "fail2ban.service"
+    host.run(["systemctl", "start" if active else "stop", name])
+    states = units.look(host, [name])
+    host.hangs = {name}
+    units.settle(host, states, wait=0.1)
+    assert ["systemctl", "kill", "--signal=KILL", "--", name] in host.ran
+    assert units.look(host, [name])[name]["active"] == ("active" if active else "inactive")
+    assert units.differences(host, states) == []
+    # One that is as it was is left alone.
+    host.ran.clear()
+    units.settle(host, states, wait=0.1)
+    assert not any("kill" in words for words in host.ran)
+
+
 def test_a_unit_that_is_told_to_reload_is_kept() -> None:
     change = Change(
         subject="test", apply=[["systemctl", "reload", "ssh.service"], ["systemctl", "stop", "a.service"]]

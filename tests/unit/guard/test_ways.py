@@ -33,6 +33,8 @@ class Commands(FakeHost):
         if argv[0] == "ln":
             self.at(argv[3]).unlink(missing_ok=True)
             self.at(argv[3]).symlink_to(argv[2])
+        elif argv[0] == "rm":
+            self.at(argv[1]).unlink()
         return done
 
 
@@ -98,6 +100,18 @@ def test_what_the_next_boot_would_lack_undoes_a_change(
     after = {name: entry for name, entry in tree(gateway.root).items() if "energy-guard" not in name}
     assert after == before
     assert words in str(engine.status(gateway)["last"]["reason"])
+
+
+def test_an_alias_alone_starts_nothing(gateway: Commands) -> None:
+    """Debian's ssh.service has one, and systemd calls the unit enabled by it when the target's link is gone."""
+    applied(gateway, apply=[["rm", f"{WANTS}/{SSH}"]])
+    gateway.refuse = {"systemctl list-unit-files": Done([], 0, listed(SSH, MANAGER, TABLE), "")}
+    with pytest.raises(RefusedError, match="wanted by nothing"):
+        engine.confirm(gateway, NONCE, 0.0)
+
+
+def listed(*names: str) -> str:
+    return "".join(f"{name} enabled enabled\n" for name in names)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def issue(
     start: timedelta = timedelta(days=-1),
     end: timedelta = timedelta(days=30),
     addresses: Sequence[str] = ("127.0.0.1",),
+    names: Sequence[str] = ("localhost",),
     key: Key | None = None,
 ) -> Identity:
     key = key or new_key(kind)
@@ -86,8 +87,8 @@ def issue(
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if server:
         hosts = [x509.IPAddress(ip_address(one)) for one in dict.fromkeys(addresses)]
-        names: list[x509.GeneralName] = [x509.DNSName("localhost"), *hosts]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        alternatives: list[x509.GeneralName] = [*map(x509.DNSName, names), *hosts]
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     return Identity(key, certificate)
 

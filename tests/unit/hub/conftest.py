@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -20,8 +21,11 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import migrate
+from energy_hub.shards import adopt
 from energy_hub.store import Store
 from energy_hub.trust import TrustedKey
+
+from tests.ports import free_port
 
 from .authority import Authority
 from .delivery import Fleet
@@ -75,6 +79,20 @@ class Cluster:
     def stop(self, mode: str = "fast") -> None:
         self._run(_program("pg_ctl"), "-D", self.data, "-w", "-m", mode, "stop")
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes connections and answers nothing."""
+        server = int((self.data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        every = [server, *map(int, children)]
+        try:
+            for one in every:
+                os.kill(one, signal.SIGSTOP)
+            yield
+        finally:
+            for one in every:
+                os.kill(one, signal.SIGCONT)
+
     def conninfo(self, database: str, user: str) -> str:
         return f"host={self.folder} dbname={database} user={user}"
 
@@ -90,8 +108,8 @@ class Cluster:
         )
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
     # Not below pytest's folder: only root may enter that, and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="energy-pg-"))
     one = Cluster(folder)
@@ -104,6 +122,12 @@ def cluster() -> Iterator[Cluster]:
     finally:
         one.stop("immediate")
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster() as one:
+        yield one
 
 
 @dataclass(frozen=True)
@@ -150,6 +174,54 @@ def database(empty_database: Database) -> Database:
     return empty_database
 
 
+@dataclass(frozen=True)
+class Shards:
+    """Two clusters with a database each; north has the directory."""
+
+    clusters: dict[str, Cluster]
+    databases: dict[str, Database]
+
+    def config(self) -> dict[str, object]:
+        """What is said of them in ingest.yaml."""
+        return {
+            "database": None,
+            "databases": {
+                name: f"host={one.cluster.folder} dbname={one.name}" for name, one in self.databases.items()
+            },
+            "directory": "north",
+        }
+
+    def homes(self) -> dict[str, str]:
+        rows = self.databases["north"].rows("SELECT site, shard FROM directory")
+        return {str(site): str(shard) for site, shard in rows}
+
+
+@pytest.fixture(scope="session")
+def second_cluster() -> Iterator[Cluster]:
+    with running_cluster() as one:
+        yield one
+
+
+@pytest.fixture
+def shards(cluster: Cluster, second_cluster: Cluster) -> Iterator[Shards]:
+    """The names of both sort as they are made, so that new sites go to north first."""
+    global _count
+    _count += 1
+    found = {}
+    for name, one in (("north", cluster), ("south", second_cluster)):
+        found[name] = Database(one, f"{name}_{_count}")
+        with psycopg.connect(one.conninfo("postgres", "owner"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {found[name].name} OWNER energy_migrate")
+    with found["north"].connect("energy_migrate") as north, found["south"].connect("energy_migrate") as south:
+        for name, connection in (("north", north), ("south", south)):
+            list(migrate.apply(connection))
+            adopt(name, connection, north)
+    yield Shards({"north": cluster, "south": second_cluster}, found)
+    for database in found.values():
+        with psycopg.connect(database.cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     return Authority()
@@ -159,12 +231,6 @@ def authority() -> Authority:
 class RunningBroker:
     port: int
     folder: Path
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager
@@ -177,10 +243,8 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(10)
 
 
-@pytest.fixture
-def broker(authority: Authority, tmp_path: Path) -> Iterator[RunningBroker]:
-    # One for each test: the session of a worker that was stopped would go on taking its share of the batches.
-    folder = tmp_path / "broker"
+@contextmanager
+def running_broker(authority: Authority, folder: Path) -> Iterator[RunningBroker]:
     folder.mkdir()
     server = authority.client("localhost", server=True)
     client = authority.client("ingest")
@@ -210,6 +274,19 @@ def broker(authority: Authority, tmp_path: Path) -> Iterator[RunningBroker]:
 
         wait_until(listening, "mosquitto listens")
         yield RunningBroker(port, folder)
+
+
+@pytest.fixture
+def broker(authority: Authority, tmp_path: Path) -> Iterator[RunningBroker]:
+    # One for each test: the session of a worker that was stopped would go on taking its share of the batches.
+    with running_broker(authority, tmp_path / "broker") as one:
+        yield one
+
+
+@pytest.fixture
+def other_broker(authority: Authority, tmp_path: Path) -> Iterator[RunningBroker]:
+    with running_broker(authority, tmp_path / "other-broker") as one:
+        yield one
 
 
 @pytest.fixture

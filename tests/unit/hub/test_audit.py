@@ -6,8 +6,10 @@ Each case is done as the superuser, who may do anything but sign.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -204,6 +206,7 @@ def test_nothing_was_changed_and_what_is_odd_is_explained(world: World) -> None:
         "witnesses": 8,
         "batches": 34,
         "readings": readings,
+        "quarantined payloads": 2,
     }
 
 
@@ -385,7 +388,7 @@ CASES: dict[str, Case] = {
     ),
     "the mark of an unreadable batch": (
         (f"UPDATE batch SET quarantined = true, readings = 0 WHERE {BATCH}",),
-        {("plant-a", "batch-changed"), ("plant-a", "reading-inserted")},
+        {("plant-a", "batch-changed"), ("plant-a", "reading-inserted"), ("plant-a", "note-removed")},
         "batch-changed",
         (at(0), at(0)),
         1,
@@ -439,7 +442,7 @@ CASES: dict[str, Case] = {
         1,
     ),
     "a root that a checkpoint was signed over": (
-        ("UPDATE checkpoint_site SET root = sha256('x') WHERE site = 1 AND checkpoint = 2",),
+        ("UPDATE checkpoint_site SET root = sha256('x') WHERE site = 'plant-a' AND checkpoint = 2",),
         {("plant-a", "tree-not-as-signed"), ("-", "tree-not-as-signed")},
         "",
         (at(0), at(0)),
@@ -458,6 +461,90 @@ CASES: dict[str, Case] = {
         2,
     ),
 }
+
+
+# Of plant-b, where something odd has happened.
+NOTES: dict[str, tuple[str, str, str]] = {
+    "a fork's note": ("DELETE FROM evidence WHERE kind = 'fork'", "note-removed", "says nothing any more"),
+    "what a fork's note says": (
+        "UPDATE evidence SET detail = 'nothing' WHERE kind = 'fork'",
+        "note-changed",
+        "does not name the second batch",
+    ),
+    "a fork's second batch": (
+        "DELETE FROM quarantine WHERE reason LIKE 'fork%'",
+        "note-removed",
+        "is not in quarantine any more",
+    ),
+    "a byte of a fork's second batch": (
+        "UPDATE quarantine SET content = set_byte(content, 70, get_byte(content, 70) # 1) WHERE reason LIKE 'fork%'",
+        "note-changed",
+        "another digest",
+    ),
+    "why a batch was not readable": (
+        "DELETE FROM quarantine WHERE reason NOT LIKE 'fork%'",
+        "note-removed",
+        "has no reason",
+    ),
+    "a payload that nobody has signed": (
+        (
+            "INSERT INTO quarantine (topic_site, digest, reason, signed, size, content) VALUES"
+            " ('plant-b', sha256('x'), 'fork', true, 1, 'x')"
+        ),
+        "note-inserted",
+        "said to be signed",
+    ),
+    "the note of a conflict": (
+        "DELETE FROM evidence WHERE kind = 'conflict'",
+        "note-removed",
+        "brought other values",
+    ),
+    "a second value removed": (
+        "DELETE FROM conflict WHERE ctid = (SELECT min(ctid) FROM conflict)",
+        "reading-removed",
+        "is not stored",
+    ),
+    "a second value": (
+        "UPDATE conflict SET second_value = 1 WHERE ctid = (SELECT min(ctid) FROM conflict)",
+        "note-changed",
+        "the one that its batch holds",
+    ),
+    "a first value in table conflict": (
+        "UPDATE conflict SET first_value = 1 WHERE ctid = (SELECT min(ctid) FROM conflict)",
+        "note-changed",
+        "the one that is stored",
+    ),
+    "a conflict that was none": (
+        (
+            "INSERT INTO conflict (point, time, first_batch, first_value, first_quality, second_batch, second_value,"
+            " second_quality) SELECT point, time, batch, value, quality, 999999, 1, 0 FROM reading WHERE batch ="
+            " (SELECT max(batch) FROM reading JOIN point p ON p.id = point WHERE p.site = 2) LIMIT 1"
+        ),
+        "note-inserted",
+        "no such batch",
+    ),
+    "the note of a broken chain": (
+        "DELETE FROM evidence WHERE kind = 'chain-broken'",
+        "chain-broken",
+        "does not follow",
+    ),
+    "the note of a unit": (
+        "DELETE FROM evidence WHERE kind = 'unit-changed'",
+        "note-removed",
+        "its unit became",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOTES)
+def test_notes_of_odd_things_are_not_taken_out_unseen(world: World, case: str) -> None:
+    """Each row of evidence, conflict and quarantine is held against another place that has to say the same."""
+    statement, kind, words = NOTES[case]
+    world.tamper(statement)
+    found = world.audit().findings.values()
+    assert (one := next((one for one in found if one.kind == kind), None)) is not None, found
+    assert one.site == "plant-b"
+    assert words in one.detail
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -597,6 +684,8 @@ def test_tail_that_is_gone_with_all_that_the_hub_signed_over_it(world: World) ->
         "DELETE FROM stream WHERE stream = '\\x0707070707070707'",
         "DELETE FROM conflict",
         "DELETE FROM evidence",
+        "DELETE FROM quarantine",
+        "DELETE FROM point_unit WHERE since > '1970-01-01Z'",
         "UPDATE stream SET committed = '{[1,9)}'",
     )
     assert world.audit().findings == {}
@@ -608,6 +697,91 @@ def test_tail_that_is_gone_with_all_that_the_hub_signed_over_it(world: World) ->
     assert last is not None
     assert first is not None
     assert last > first
+
+
+@pytest.fixture
+def lost(world: World, tmp_path: Path) -> tuple[list[bytes], list[Path]]:
+    """The hub has gone on with four batches of plant-a and signed them; then it is set back to what `world` is."""
+    gateway = copy.copy(world.gateways["plant-a"])
+    payloads = [gateway.batch(content(20 + number)) for number in range(4)]
+    name = f"{world.database.name}_lost"
+    with psycopg.connect(world.database.cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {world.database.name}")
+        before = Database(world.database.cluster, name)
+        store = Store(before.conninfo("energy_ingest"))
+        for payload in payloads:
+            commit(store, "plant-a", payload)
+        store.close()
+        checkpoint(before, tmp_path)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    world.tamper(
+        "INSERT INTO restored (target, checkpoint, generation)"
+        " SELECT now() - interval '1 minute', max(number), '1-2' FROM checkpoint"
+    )
+    return payloads, [*world.witnesses(), *sorted(tmp_path.glob("plant-*.jsonl"))]
+
+
+def resend(world: World, payloads: list[bytes]) -> None:
+    store = Store(world.database.conninfo("energy_ingest"))
+    for payload in payloads:
+        commit(store, "plant-a", payload)
+    store.close()
+
+
+def test_nothing_is_found_after_a_restore_once_all_was_sent_again(
+    world: World, lost: tuple[list[bytes], list[Path]], tmp_path: Path
+) -> None:
+    payloads, files = lost
+    report = world.audit(witnesses=files)
+    assert only(report, "not-sent-again")[::3] == ("plant-a", 4)
+    assert kinds(report) == {("plant-a", "not-sent-again")}
+    resend(world, payloads)
+    # What the hub signs from now on has the old numbers.
+    checkpoint(world.database, tmp_path)
+    report = world.audit(witnesses=[*files, *sorted(tmp_path.glob("plant-*.jsonl"))])
+    assert report.sorted_findings() == []
+    assert report.unchecked == []
+    notes = {(note.site, note.kind) for note in report.sorted_notes()}
+    assert {("-", "restored"), ("plant-a", "set-back"), ("plant-b", "set-back")} <= notes
+
+
+def test_what_is_missing_after_a_restore_is_found(world: World, lost: tuple[list[bytes], list[Path]]) -> None:
+    payloads, files = lost
+    resend(world, payloads[1:])
+    # As many as there were, and one of them was measured after all that was signed.
+    minutes = (datetime.now(UTC) - at(0)) // timedelta(minutes=1) + 5
+    other = Gateway("plant-a", world.gateways["plant-a"].key, stream=b"\x09" * 8)
+    resend(world, [other.batch(content(minutes))])
+    found = {(one.kind, one.subject) for one in world.audit(witnesses=files).findings.values()}
+    stream = world.gateways["plant-a"].stream.hex()
+    assert found == {("not-sent-again", "tree"), ("not-sent-again", f"stream {stream} sequence 14")}
+    assert world.audit(witnesses=files, since=at(0)).unchecked == []
+    assert "--since" in world.audit(witnesses=files, since=datetime.now(UTC)).unchecked[0]
+
+
+def test_a_restore_that_nobody_noted_is_named_as_a_likely_cause(
+    world: World, lost: tuple[list[bytes], list[Path]]
+) -> None:
+    payloads, files = lost
+    world.tamper("DELETE FROM restored")
+    report = world.audit(witnesses=files)
+    assert {("plant-a", "tail-cut"), ("plant-a", "checkpoint-removed")} <= kinds(report)
+    assert all("after a restore from a backup" in one.detail for one in report.findings.values())
+    resend(world, payloads)
+    report = world.audit(witnesses=files)
+    assert all("after a restore from a backup" in one.detail for one in report.findings.values())
+    assert report.findings
+
+
+def test_a_restore_excuses_nothing_from_before_it(world: World, lost: tuple[list[bytes], list[Path]]) -> None:
+    payloads, files = lost
+    resend(world, payloads)
+    world.tamper(f"UPDATE reading SET value = value + 1 WHERE {reading(5, 20)}")
+    assert kinds(world.audit(witnesses=files)) == {("plant-a", "value-changed")}
+    world.tamper(
+        "DELETE FROM checkpoint_site WHERE checkpoint > 2", "DELETE FROM checkpoint WHERE number > 2"
+    )
+    assert ("plant-a", "checkpoint-removed") in kinds(world.audit(witnesses=files))
 
 
 def test_stream_that_was_shortened_alone(world: World) -> None:
@@ -828,3 +1002,16 @@ def test_without_its_check_a_change_goes_unseen(
     for owner, name, stub in stubs:
         monkeypatch.setattr(owner, name, stub)
     assert not said()
+
+
+def test_every_kind_of_finding_is_tried_and_told_of() -> None:
+    root = Path(__file__).resolve().parents[3]
+    code = "".join(file.read_text() for file in (root / "hub/energy_hub/audit").glob("*.py"))
+    kinds = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', code)) - {"energy-audit", "received-twice"}
+    page = (root / "docs/how-to/verify-the-evidence.md").read_text()
+    tests = "".join(
+        (Path(__file__).parent / name).read_text() for name in ("test_audit.py", "test_stamps.py")
+    )
+    assert len(kinds) > 25
+    assert [kind for kind in sorted(kinds) if f"`{kind}`" not in page] == []
+    assert [kind for kind in sorted(kinds) if f'"{kind}"' not in tests] == []

@@ -13,9 +13,25 @@ def test_defaults(tmp_path: Path) -> None:
     file = tmp_path / "ingest.yaml"
     file.write_text("broker: {host: hub.example}\n")
     found = config.load(file)
-    assert (found.broker.host, found.broker.port, found.broker.client_id) == ("hub.example", 8883, "ingest")
-    assert found.authorities == found.broker.ca == Path("/etc/ssl/energy/ca.crt")
+    (broker,) = found.brokers
+    assert (broker.host, broker.port, broker.client_id) == ("hub.example", 8883, "ingest")
+    assert broker.server_name == "hub.example"
+    assert found.authorities == broker.ca == Path("/etc/ssl/energy/ca.crt")
     assert found.database == "dbname=energy user=energy_ingest"
+
+
+def test_several_brokers(tmp_path: Path) -> None:
+    file = tmp_path / "ingest.yaml"
+    file.write_text(
+        "brokers:\n"
+        "  - {host: 10.0.0.2, server_name: broker-1.brokers.example}\n"
+        "  - {host: 10.0.0.2, port: 8884, server_name: broker-2.brokers.example}\n"
+    )
+    found = config.load(file)
+    assert [(one.where, one.server_name) for one in found.brokers] == [
+        ("10.0.0.2:8883", "broker-1.brokers.example"),
+        ("10.0.0.2:8884", "broker-2.brokers.example"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +44,11 @@ def test_defaults(tmp_path: Path) -> None:
         ("broker: {host: h}\ngroup: {wait: -1}\n", "group: wait: found -1, expected a number from 0 to 10"),
         ("broker: {host: h, client_id: 'a b'}\n", "client_id 'a b': expected letters"),
         ("broker: [\n", "not YAML"),
+        ("broker: {host: h}\nbrokers: [{host: h}]\n", "found broker and brokers, expected one of the two"),
+        ("brokers: []\n", r"brokers: found \[\], expected a list of at least one"),
+        ("brokers: [{host: h}, {host: h}]\n", "brokers: h:8883 is there twice, expected every broker once"),
+        ("brokers: [{host: h}, {prot: 1}]\n", r"brokers\[1\]: host is missing"),
+        ("broker: {host: h}\nquota: {bytes: x}\n", "quota: bytes: found 'x', expected a number from 0"),
     ],
 )
 def test_fault(tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

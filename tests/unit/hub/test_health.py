@@ -66,6 +66,20 @@ def test_figures_by_meter(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> N
     assert ask(fleet.database, capsys)["sites"]["plant-b"]["meters"]["main"]["polls"] == 3
 
 
+def test_meters_that_report_by_radio_stand_apart(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """They report when they like to: a gate that counts on them would take a quiet day for a fault."""
+    fleet.deliver("plant-a", {"main/active_power": polls(0, 90), "plug/active_power": polls(0, 2)})
+    content = {"meters": [{"name": "main", "bus": "hall"}, {"name": "plug", "radio": "air"}]}
+    with fleet.database.connect("energy_ingest") as connection:
+        for since, meters in ((SINCE, content), (SINCE + timedelta(hours=1), {})):
+            connection.execute(
+                "INSERT INTO site_description (site, since, digest, content) VALUES ('plant-a', %s, sha256(%s), %s)",
+                (since, since.isoformat().encode(), json.dumps(meters)),
+            )
+    site = ask(fleet.database, capsys)["sites"]["plant-a"]
+    assert (list(site["meters"]), list(site["sources"])) == (["main"], ["plug"])
+
+
 def test_a_span_of_its_own(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     for site in ("plant-a", "plant-b"):
         fleet.deliver(site, {"main/active_power": polls(0, 90)})

@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +29,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from .authority import Authority, Identity
 from .conftest import Database, RunningBroker, wait_until
-from .writer import Gateway, Reading
+from .writer import Gateway, Reading, seal
 
 START = 1_767_225_600_000
+ROOT = Path(__file__).parents[3]
 
 
 def replace(path: Path, text: str) -> None:
@@ -52,6 +55,7 @@ class Site:
 
     def __init__(self, broker: RunningBroker, authority: Authority, name: str) -> None:
         self.name = name
+        self.port = broker.port
         self.identity: Identity = authority.client(name)
         self.gateway = Gateway(name, Ed25519PrivateKey.generate(), stream=os.urandom(8))
         self.authority = authority
@@ -118,37 +122,43 @@ class Hub:
     def __post_init__(self) -> None:
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, **changes: object) -> subprocess.Popen[bytes]:
+    def start(self, module: str = "energy_hub", **changes: object) -> subprocess.Popen[bytes]:
         number = len(self.workers)
         config = self.folder / f"ingest-{number}.yaml"
         keys = {
-            "broker": {
-                "host": "localhost",
-                "port": self.broker.port,
-                "ca": f"{self.broker.folder}/ca.crt",
-                "certificate": f"{self.broker.folder}/ingest.crt",
-                "key": f"{self.broker.folder}/ingest.key",
-                "client_id": f"{self.database.name}-{number}",
-                "session_expiry": 5,
-            },
+            "broker": self.at(self.broker.port),
             "database": self.database.conninfo("energy_ingest"),
             "crl": "none",
             "log": f"{self.folder}/ingest.log",
         } | changes
-        config.write_text(json.dumps(keys))  # JSON is YAML
+        if "brokers" in keys:
+            del keys["broker"]
+        config.write_text(json.dumps({key: value for key, value in keys.items() if value is not None}))
         address = f"{self.folder}/notify-{number}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.bind(address)
             channel.settimeout(30)
             worker = subprocess.Popen(
-                [sys.executable, "-m", "energy_hub", "ingest", "--config", config],
-                cwd=Path(__file__).parents[3] / "hub",
-                env=os.environ | {"NOTIFY_SOCKET": address},
+                [sys.executable, "-m", module, "ingest", "--config", config],
+                cwd=ROOT / "hub",
+                env=os.environ | {"NOTIFY_SOCKET": address, "PYTHONPATH": f"{ROOT / 'hub'}:{ROOT}"},
                 stdout=subprocess.DEVNULL,
             )
             self.workers.append(worker)
             assert channel.recv(100) == b"READY=1"
         return worker
+
+    def at(self, port: int) -> dict[str, object]:
+        """What a worker is told of a broker."""
+        return {
+            "host": "localhost",
+            "port": port,
+            "ca": f"{self.broker.folder}/ca.crt",
+            "certificate": f"{self.broker.folder}/ingest.crt",
+            "key": f"{self.broker.folder}/ingest.key",
+            "client_id": f"{self.database.name}-{len(self.workers)}",
+            "session_expiry": 5,
+        }
 
     def log(self) -> str:
         return (self.folder / "ingest.log").read_text()
@@ -177,7 +187,9 @@ def site(broker: RunningBroker, authority: Authority) -> Iterator[Site]:
 def test_from_the_first_status_to_the_acknowledgement(hub: Hub, site: Site) -> None:
     hub.start()
     site.online()
-    assert site.acks.get(timeout=20) == {"stream": site.gateway.stream.hex(), "watermark": 0, "ranges": []}
+    first = site.acks.get(timeout=20)
+    assert re.fullmatch(r"\d+-1", first.pop("generation")), "the cluster, and its first timeline"
+    assert first == {"stream": site.gateway.stream.hex(), "watermark": 0, "ranges": []}
     batches = [site.gateway.batch(readings(number)) for number in range(4)]
     for number in (0, 1, 3):
         site.send(batches[number])
@@ -299,20 +311,48 @@ def test_poison_of_every_kind_blocks_nobody(hub: Hub, site: Site) -> None:
     forged[-1] ^= 1
     bomb = site.gateway.seal(bytes(MAX_BODY + 1))
     nonsense = site.gateway.seal(b"\x07plant")
-    for payload in (b"", b"WFB1", bytes(forged), genuine[:-20], bytes(2_000_000), bomb, nonsense, genuine):
+    last_number = seal(site.gateway.key, b"", site.gateway.stream, 2**63 - 1)
+    rubbish = (b"", b"WFB1", genuine[:-20], bytes(2_000_000), last_number)
+    for payload in (*rubbish, bytes(forged), bomb, nonsense, genuine):
         site.send(payload)
-    for payload in (b"", b"{", b"[" * 60_000, b'{"state": "up", "site": "plant-a"}', bytes(100_000)):
+    lone = {"public": "A" * 43 + "=", "statement": "", "certificate": "\ud800"}
+    surrogate = json.dumps({"state": "online", "site": "plant-a", "key": lone}).encode()
+    for payload in (
+        b"",
+        b"{",
+        b"[" * 60_000,
+        b'{"state": "up", "site": "plant-a"}',
+        bytes(100_000),
+        surrogate,
+    ):
         site.send(payload, "status")
     last = site.gateway.batch(readings(1))
     site.send(last)
     wait_until(lambda: site.committed == {1, 2, 3, 4}, "everything that was signed is acknowledged")
     assert hub.database.one("SELECT count(*) FROM reading") == 20
     assert hub.database.rows("SELECT signed, count(*) FROM quarantine GROUP BY 1 ORDER BY 1") == [
-        (False, 4),
+        (False, 5),
         (True, 2),
     ]
     reasons = {row[0] for row in hub.database.rows("SELECT reason FROM quarantine WHERE signed")}
     assert reasons == {f"body inflates to more than {MAX_BODY} bytes", "body is truncated"}
+
+
+def test_a_fault_of_ours_ends_no_worker(hub: Hub, site: Site) -> None:
+    """Whatever one message brings out: it is told, kept, and the next one is looked at."""
+    worker = hub.start("tests.unit.hub.ingest_with_faults")
+    site.online()
+    site.send(b'{"state": "online", "site": "plant-a", "version": "fault"}', "status")
+    for number, point in enumerate(("fault/examine", "fault/store", "main/active_power")):
+        site.send(site.gateway.batch({point: [(START + number, 1.0, 0)]}))
+    site.send(site.gateway.batch(readings(1)))
+    wait_until(lambda: site.committed == {2, 3, 4}, "what was signed and read is acknowledged")
+    assert worker.poll() is None
+    assert hub.database.rows("SELECT signed, reason FROM quarantine ORDER BY 1") == [
+        (False, "cannot be examined: ZeroDivisionError('of the test') at ingest_with_faults.py:21"),
+        (True, "cannot be stored: ZeroDivisionError('of the test') at ingest_with_faults.py:28"),
+    ]
+    assert hub.log().count("ERR fault of ingest") == 3
 
 
 def test_database_restarts_in_the_middle(hub: Hub, site: Site) -> None:
@@ -386,3 +426,94 @@ def test_broker_that_is_not_there_is_one_line(hub: Hub) -> None:
     )
     hub.workers.append(worker)
     wait_until(lambda: "ERR CONNECTION_REFUSED broker localhost:1" in hub.log(), "the refusal is logged")
+
+
+def test_a_site_is_answered_at_the_broker_it_is_connected_to(
+    hub: Hub, broker: RunningBroker, other_broker: RunningBroker, authority: Authority
+) -> None:
+    hub.start(brokers=[hub.at(broker.port), hub.at(other_broker.port)])
+    here, there = Site(broker, authority, "plant-a"), Site(other_broker, authority, "plant-b")
+    for one in (here, there):
+        one.online()
+        assert one.acks.get(timeout=20)["watermark"] == 0
+        one.send(one.gateway.batch(readings(0)))
+    wait_until(lambda: here.committed == there.committed == {1}, "both acknowledged")
+    with hub.database.connect("energy_ingest") as connection:
+        assert step.run(connection, Ed25519PrivateKey.generate())
+    assert {one.witnesses.get(timeout=20)["site"] for one in (here, there)} == {"plant-a", "plant-b"}
+
+    # The site goes to the other broker, and the last will that it has left behind comes afterwards.
+    moved = Site(other_broker, authority, "plant-a")
+    moved.gateway = here.gateway
+    assert moved.witnesses.get(timeout=20)["site"] == "plant-a"
+    moved.online()
+    assert moved.acks.get(timeout=20)["watermark"] == 1
+    here.send(b'{"state": "offline", "site": "plant-a"}', "status", retain=True)
+    moved.send(moved.gateway.batch(readings(1)))
+    wait_until(lambda: moved.committed == {1, 2}, "acknowledged where it is now")
+    assert here.committed == {1}
+    here.send(b'{"state": "online"}', "status")
+    wait_until(
+        lambda: "expected energy/v1" in hub.log() or "is of site None" in hub.log(), "the will has come"
+    )
+    assert hub.database.one("SELECT state FROM site WHERE name = 'plant-a'") == "online"
+    moved.send(b'{"state": "offline", "site": "plant-a"}', "status", retain=True)
+    wait_until(
+        lambda: hub.database.one("SELECT state FROM site WHERE name = 'plant-a'") == "offline",
+        "its own counts",
+    )
+    for one in (here, there, moved):
+        one.close()
+
+
+def test_a_broker_that_is_away_holds_up_no_other(hub: Hub, site: Site) -> None:
+    hub.start(brokers=[{**hub.at(1), "host": "127.0.0.1"}, hub.at(site.port)])
+    wait_until(lambda: "WRN ready, without broker 127.0.0.1:1" in hub.log(), "it says who is missing")
+    site.online()
+    assert site.acks.get(timeout=20)["watermark"] == 0
+    for number in range(20):
+        site.send(site.gateway.batch(readings(number)))
+    wait_until(lambda: site.committed == set(range(1, 21)), "all acknowledged", 15)
+    assert "ERR CONNECTION_REFUSED broker 127.0.0.1:1" in hub.log()
+
+
+def test_the_name_that_is_told_is_the_one_that_is_verified(hub: Hub) -> None:
+    port = hub.broker.port
+    hub.start(
+        brokers=[
+            {**hub.at(port), "server_name": "somebody.example"},
+            {**hub.at(port), "host": "127.0.0.1", "server_name": "localhost"},
+        ]
+    )
+    assert f"ERR CONNECTION_REFUSED broker localhost:{port}" in hub.log()
+    assert f"connected to broker 127.0.0.1:{port}" in hub.log()
+
+
+def test_a_site_over_its_quota_waits_and_the_others_do_not(
+    hub: Hub, broker: RunningBroker, authority: Authority
+) -> None:
+    hub.start(quota={"batches": 10, "bytes": 0, "burst": 1}, in_flight=40)
+    loud, quiet = Site(broker, authority, "plant-a"), Site(broker, authority, "plant-b")
+    for one in (loud, quiet):
+        one.online()
+        assert one.acks.get(timeout=20)
+    unsent = {number: loud.gateway.batch(readings(number)) for number in range(1, 61)}
+    for payload in unsent.values():
+        loud.send(payload)
+    quiet.send(quiet.gateway.batch(readings(0)))
+    wait_until(lambda: quiet.committed == {1}, "the other site is served at once", 5)
+    assert len(loud.committed) < 30
+    assert "ERR quota: energy/v1/plant-a/batch: more than 10 batches" in hub.log()
+    assert "plant-b" not in hub.log().replace("site plant-b: signing key", "")
+
+    def sent_again() -> bool:
+        # What a gateway does after its resend time, with a window as it has.
+        for number in sorted(unsent.keys() - loud.committed)[:5]:
+            loud.send(unsent[number])
+        time.sleep(1)
+        return loud.committed == unsent.keys()
+
+    wait_until(sent_again, "nothing is lost", 60)
+    assert hub.database.one("SELECT count(*) FROM batch") == 61
+    for one in (loud, quiet):
+        one.close()

@@ -109,3 +109,6 @@ def test_identities(filled: Database, capsys: pytest.CaptureFixture[str]) -> Non
     assert [json.loads(line) for line in lines] == [
         {"point": "main/active_power", "time": "2026-01-01T00:00:05.000Z", "value": 1.0, "quality": 0}
     ]
+    of_points = ("--point", "main/voltage_l1", "--point", "main/energy_import")
+    lines = run(filled, capsys, *arguments, *of_points).splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == ["main/energy_import", "main/voltage_l1"]

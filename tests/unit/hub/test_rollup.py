@@ -247,6 +247,22 @@ def test_values_beyond_any_sum_leave_the_sum_out(
     assert all(math.isfinite(row[5]) for row in kept(database, "day").values())
 
 
+def test_a_step_takes_many_small_batches_and_few_large_ones(
+    database: Database,
+    store: Store,
+    gateway: Gateway,
+    counting: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = ms("2026-01-10T00:00:00+00:00")
+    for number, count in enumerate((50, 1, 1, 1, 50)):
+        commit(store, SITE, gateway.batch({"m/power": series(start + number * 10 * MINUTE, count)}))
+    monkeypatch.setattr(rollup, "READINGS", 20)
+    # The first one whatever its size; then those that begin within the bound.
+    assert [rollup.step(counting) for _ in range(3)] == [1, 4, 0]
+    assert_right(database)
+
+
 def test_a_step_that_is_cut_happens_again(
     database: Database, store: Store, gateway: Gateway, counting: psycopg.Connection
 ) -> None:

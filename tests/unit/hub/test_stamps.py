@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import cli
 from energy_hub.audit.context import Scope
 from energy_hub.audit.verify import verify
-from energy_hub.evidence import stamps
+from energy_hub.evidence import stamps, step
 from energy_hub.evidence.keys import raw
 from energy_hub.evidence.stamps import Authority, StampError
 from energy_hub.store import Store
@@ -208,6 +208,25 @@ def test_checkpoints_are_stamped_now_and_then_and_audited(
             "stamp of checkpoint 2"
         ]
         assert "--stamp-ca" in verify(connection, Scope()).unchecked[2]
+
+
+def test_checkpoint_that_was_made_for_a_later_time(database: Database, stamper: Stamper) -> None:
+    store = Store(database.conninfo("energy_ingest"))
+    fill(store, "plant-a", 2)
+    store.close()
+    hub, found = Ed25519PrivateKey.generate(), []
+    for wrong in (timedelta(minutes=1), timedelta(hours=1)):
+        with database.connect("energy_ingest") as connection:
+            done = step.run(connection, hub, datetime.now(UTC) + wrong)
+            assert done is not None
+            stamps.stamp(connection, done.number, done.checkpoint.digest, stamper.authority)
+        with database.connect("energy_read") as connection:
+            report = verify(connection, Scope(stamp_ca=stamper.authority.ca))
+        found.append(
+            [one.subject for one in report.findings.values() if one.kind == "checkpoint-dated-falsely"]
+        )
+    # Clocks may differ a little.
+    assert found == [[], ["stamp of checkpoint 2"]]
 
 
 def test_url_and_certificates_belong_together(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -12,12 +13,13 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
+from energy_hub import store as store_module
 from energy_hub.pipeline import Unreadable, Untrusted, examine
 from energy_hub.store import Committed, Signed, Store, StreamKey
 from energy_hub.trust import TrustedKey
 
 from .authority import Authority, Identity
-from .conftest import Database
+from .conftest import Cluster, Database, running_cluster
 from .writer import Gateway, Reading, string
 
 START = 1_767_225_600_000
@@ -360,3 +362,60 @@ def test_two_workers_take_the_same_batches_in_opposite_order(database: Database,
     assert database.one("SELECT count(*) FROM reading") == 240
     assert database.rows("SELECT DISTINCT chain FROM batch") == [(1,)]
     assert database.rows("SELECT DISTINCT committed::text FROM stream") == [("{[1,21)}",)]
+
+
+def test_a_restored_database_has_another_generation() -> None:
+    """What every restore to a point in time does: the cluster goes through its log and begins a new timeline."""
+
+    def generation() -> str:
+        with psycopg.connect(cluster.conninfo("postgres", "owner")) as connection:
+            return store_module.generation_of(connection)
+
+    with running_cluster() as cluster:
+        before = generation()
+        cluster.stop()
+        cluster.start()
+        assert generation() == before
+        cluster.stop()
+        with (cluster.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write("restore_command = 'false'\n")
+        (cluster.data / "recovery.signal").touch()
+        cluster.start()
+        end = time.monotonic() + 30
+        while recovering(cluster):
+            assert time.monotonic() < end, "the database does not end its recovery"
+            time.sleep(0.1)
+        after = generation()
+    assert (before.rpartition("-")[2], after.rpartition("-")[2]) == ("1", "2")
+    assert before.rpartition("-")[0] == after.rpartition("-")[0]
+
+
+def recovering(cluster: Cluster) -> bool:
+    with psycopg.connect(cluster.conninfo("postgres", "owner")) as connection:
+        return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+
+
+def test_what_a_crash_has_taken_of_the_ranges_and_links_is_made_good(
+    database: Database, store: Store, gateway: Gateway
+) -> None:
+    """The gateways were told of these batches and will not send them again."""
+    elsewhere = known(store, "plant-b")
+    commit(store, "plant-a", *(gateway.batch(readings(start=START + 60_000 * n)) for n in range(3)))
+    commit(store, "plant-b", elsewhere.batch(readings(start=START)))
+    with database.connect() as connection:
+        connection.execute("UPDATE stream SET committed = committed - '{[2,9)}'::int8multirange")
+        connection.execute("UPDATE batch SET chain = 0 WHERE sequence = 3")
+        # Of a site that was moved away the copies stay as they are.
+        connection.execute(
+            "UPDATE stream SET committed = '{}' WHERE site <> (SELECT id FROM site WHERE name = 'plant-a')"
+        )
+        connection.execute("UPDATE site SET here = false WHERE name = 'plant-b'")
+    assert ranges(store, gateway) == [(1, 1)]
+    another = Store(database.conninfo("energy_ingest"))
+    try:
+        assert ranges(another, gateway) == [(1, 3)]
+        assert ranges(another, elsewhere) == []
+    finally:
+        another.close()
+    assert database.one("SELECT count(*) FROM batch WHERE chain <> 1") == 0
+    assert database.one("SELECT count(*) FROM evidence") == 0

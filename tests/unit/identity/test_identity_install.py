@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.wattfleet.energy.plugins.modules import identity_install as module
 
+from tests.ports import free_port
 from tests.unit.hub.authority import Authority, Identity, issue
 
 from .conftest import Hub
@@ -177,7 +178,7 @@ def test_what_cannot_serve_is_refused_on_the_host(
 def test_without_the_hub_a_certificate_that_serves_stays(host: Host, old: Identity) -> None:
     before = host.text("gateway.crt")
     with pytest.raises(module.NotProvenError, match="cannot be proven, the old one stays"):
-        host.run(host.renewed(old), port=closed_port())
+        host.run(host.renewed(old), port=free_port())
     assert host.text("gateway.crt") == before
 
 
@@ -185,7 +186,7 @@ def test_without_the_hub_an_expired_one_is_replaced_with_a_warning(host: Host) -
     expired = host.authority.client("plant-a", start=timedelta(days=-2), end=timedelta(days=-1))
     host.put(expired)
     new = host.renewed(expired)
-    result = host.run(new, port=closed_port())
+    result = host.run(new, port=free_port())
     assert (result["proof"], host.text("gateway.crt")) == ("host", new)
     assert len(host.warnings) == 1
     assert "without the hub's word" in host.warnings[0]
@@ -194,7 +195,7 @@ def test_without_the_hub_an_expired_one_is_replaced_with_a_warning(host: Host) -
 def test_the_first_certificate_needs_no_hub(host: Host) -> None:
     identity = host.authority.client("plant-a")
     (host.folder / "gateway.key").write_text(identity.key_pem())
-    host.run(host.authority.chain(identity), port=closed_port())
+    host.run(host.authority.chain(identity), port=free_port())
     assert host.names() == {"gateway.crt", "gateway.key", "ca.crt"}
     assert host.warnings == []
 
@@ -215,12 +216,6 @@ def test_a_new_key_comes_with_its_certificate(host: Host, old: Identity, make_hu
     assert result["replaced"] == ["gateway.key", "gateway.crt"]
     assert host.text("gateway.key") == following.key_pem()
     assert host.names() == {"gateway.crt", "gateway.crt.previous", "gateway.key", "ca.crt"}
-
-
-def closed_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Collector(threading.Thread):

@@ -24,7 +24,7 @@ SITE_FAULTS = [
         "link: {type: lan}",
         "link: {type: lan}\nqqq: red",
         [
-            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, maintenance, network, firewall, interval, buses, meters, collector, device_mapping, hardening or firmware"
+            "7: qqq: unknown key, expected site, name, region, ring, critical, redundancy_pair, timezone, gateway, link, maintenance, network, firewall, interval, buses, radios, meters, collector, device_mapping, hardening or firmware"
         ],
         id="unknown-key-like-no-other",
     ),

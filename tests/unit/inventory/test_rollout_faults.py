@@ -76,6 +76,23 @@ def test_a_window_that_is_none(fleet: FleetOnDisk, text: str, fault: str) -> Non
             "rollout.max_offline: found 0, expected a whole number from 1 to 100000",
         ),
         (
+            "rollout: {soak: 60}",
+            (
+                "rollout.soak: found 60, expected at least 240: what the buses count is told every 60 s "
+                "(collector.sources.buses), and crc_errors and timeouts of the gates need it"
+            ),
+        ),
+        (
+            (
+                "defaults: {collector: {sources: {buses: {interval: 20}}}}\nrollout: {soak: 79.5}\n"
+                "gates: {timeouts: {dry_run: true}}"
+            ),
+            (
+                "rollout.soak: found 79.5, expected at least 80: what the buses count is told every 20 s "
+                "(collector.sources.buses), and crc_errors of the gates need it"
+            ),
+        ),
+        (
             "rollout: {nodes: [{name: a, host: x}, {name: a, host: y}]}",
             'rollout.nodes[1].name: found "a", as in nodes[0], expected a name of its own',
         ),
@@ -92,6 +109,20 @@ def test_limits_that_are_none(fleet: FleetOnDisk, text: str, fault: str) -> None
     fleet.file.write_text(FLEET + text + "\n", encoding="utf-8")
     (found,) = fleet.faults()
     assert found.split(": ", 1)[1] == fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rollout: {soak: 240}",
+        "defaults: {collector: {sources: {buses: {interval: 20}}}}\nrollout: {soak: 80}",
+        "rollout: {soak: 60}\ngates: {timeouts: {enabled: false}, crc_errors: {enabled: false}}",
+        "rollout: {max_offline: 5}",
+    ],
+)
+def test_a_soak_in_which_the_buses_are_seen(fleet: FleetOnDisk, text: str) -> None:
+    fleet.file.write_text(FLEET + text + "\n", encoding="utf-8")
+    assert fleet.faults() == []
 
 
 def test_a_fault_of_the_fleets_window_is_told_once(fleet: FleetOnDisk) -> None:

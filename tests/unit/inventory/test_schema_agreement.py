@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from plugins.module_utils.inventory.document import Faults, compose
-from plugins.module_utils.inventory.profiles import Profiles
+from plugins.module_utils.inventory.profiles import Payloads, Profiles
 from plugins.module_utils.inventory.schema import schemas
 
 from .conftest import FLEET, ROOT, SITE, FleetOnDisk
 
-SCHEMAS = schemas(Profiles().names)
+SCHEMAS = schemas(Profiles().names, Payloads().names)
 OURS = {"site": SCHEMAS.site, "fleet": SCHEMAS.fleet}
 THEIRS = {name: Draft202012Validator(record.json_schema()) for name, record in OURS.items()}
 SITE_VALUES = yaml.safe_load(SITE.replace("200:5", '"200:5"'))

@@ -2,6 +2,7 @@
 import os
 import signal
 import subprocess
+import time
 
 from wattfleet_lab.processes import Process, children, command_lines
 
@@ -13,7 +14,11 @@ def test_a_process_is_known_by_pid_and_start_time() -> None:
         assert process is not None
         assert process.alive
         assert child.pid in children(os.getpid())
-        assert (child.pid, ["sleep", "60"]) in list(command_lines())
+        # The kernel gives a new program its arguments a moment after Popen has returned.
+        deadline = time.monotonic() + 10
+        while (child.pid, ["sleep", "60"]) not in list(command_lines()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         # Somebody else with the same pid is left alone.
         stranger = Process(child.pid, process.started + 1)
         assert not stranger.alive

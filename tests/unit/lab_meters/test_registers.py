@@ -81,7 +81,11 @@ def test_sdm630(simulator: Simulator, tcp: ModbusTcpClient) -> None:
         "reactive_energy_export": 39,
     }
     found |= {point: values[index] * 1000 for point, index in kwh.items()}
-    expect(simulator, "main", found, active_power=0.02, voltage_l1=1e-4, energy_import=8, energy_export=8)
+    # W.h: a half of what single precision tells apart from 131,072 to 262,144 kWh, and one that is not complete yet.
+    most = 0.5 * 2**-6 * 1000 + 1
+    expect(
+        simulator, "main", found, active_power=0.02, voltage_l1=1e-4, energy_import=most, energy_export=most
+    )
     lines = floats(tcp.read_input_registers(0xC8, count=6, device_id=1).registers)
     expect(
         simulator, "main", dict(zip(("voltage_l1_l2", "voltage_l2_l3", "voltage_l3_l1"), lines, strict=True))

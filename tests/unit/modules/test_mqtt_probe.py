@@ -24,6 +24,7 @@ from ansible_collections.wattfleet.energy.plugins.modules import mqtt_probe as m
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from tests.ports import free_port
 from tests.unit.hub.authority import Authority, Identity, issue
 
 from .conftest import FakeCollector
@@ -31,12 +32,6 @@ from .test_through_ansible import Run, run  # noqa: F401  the fixture
 
 DAY = timedelta(days=1)
 ACCESS = "pattern readwrite test/%u/#\n"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

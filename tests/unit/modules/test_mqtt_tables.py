@@ -6,7 +6,7 @@ standard's tables.
 from __future__ import annotations
 
 from ansible_collections.wattfleet.energy.plugins.module_utils import _mqtt_probe
-from energy_collector.delivery import mqtt
+from energy_collector import mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode

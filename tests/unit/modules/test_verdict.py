@@ -84,6 +84,27 @@ def test_targets() -> None:
     ]
 
 
+def test_meters_that_report_by_radio() -> None:
+    """They are in the count, and nobody asks them: what the collector has heard is what there is."""
+    plug = {"name": "plug", "radio": "air", "device": "hall/plug", "interval": 60}
+    site = {**SITE, "meters": [*SITE["meters"], plug]}
+    assert len(_verdict.probe_targets(site)) == 3
+    well = {"name": "plug", "last_success": "2026-11-18T11:06:30.000Z", "last_error": None}
+    for state, answering, found in (
+        ({**well, "consecutive_failures": 0}, 4, []),
+        ({**well, "last_success": None, "consecutive_failures": 0}, 3, []),
+        (
+            {**well, "consecutive_failures": 2, "last_error": "does not report"},
+            3,
+            [("plug (radio air, hall/plug)", "does not report")],
+        ),
+    ):
+        info = {**INFO, "collector": {"running": True, "failure": None, "heard": [state]}}
+        verdict = _verdict.judge(info, site, COMMITTED, LIMITS, NOW)
+        assert (verdict["meters"], verdict["meters_answering"]) == (4, answering)
+        assert [(one["subject"], one["error"]) for one in verdict["findings"]] == found
+
+
 def test_a_site_in_order() -> None:
     assert verdict_of() == {
         "site": "plant-a",

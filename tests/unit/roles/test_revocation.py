@@ -247,6 +247,14 @@ def test_a_list_is_renewed_at_a_third_of_its_life(
     assert bool(reason) == renewed, reason
 
 
+def test_a_list_is_renewed_at_once_when_that_is_asked_for(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sign(folder, capsys)
+    assert not sign(folder, capsys)["changed"]
+    assert sign(folder, capsys, renew_at=0)["changed"]
+
+
 def test_a_shorter_life_takes_effect(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     sign(folder, capsys)
     told = sign(folder, capsys, days=7)

@@ -124,6 +124,15 @@ def test_example_is_the_playbooks_own_task(tmp_path: Path) -> None:
     assert role_readme.find_example(tmp_path, "other") is None
 
 
+def test_the_example_is_the_whole_role_where_one_imports_it(tmp_path: Path) -> None:
+    task = "    - ansible.builtin.import_role:\n        name: wattfleet.energy.clock\n"
+    part = f"- hosts: hub\n  tasks:\n{task}        tasks_from: time\n"
+    (tmp_path / "a.yml").write_text(part)
+    assert "tasks_from: time" in str(role_readme.find_example(tmp_path, "clock"))
+    (tmp_path / "b.yml").write_text(f"- hosts: hub\n  tasks:\n{task}")
+    assert "tasks_from" not in str(role_readme.find_example(tmp_path, "clock"))
+
+
 def test_readme() -> None:
     entry_points = {
         "main": {"short_description": "Sets the C(clock)", "description": ["One.", "Two."]},

@@ -174,7 +174,7 @@ class SimulatedFleet:
         assert gateway.install_begun is not None
         passed = self.now - gateway.install_begun
         if passed < INSTALL:
-            return None
+            return Seen(Kind.BEGUN)
         if gateway.behaviour is Behaviour.FAILS and bad:
             gateway.confirmed = True
             return Seen(Kind.FAILED, "firmware-update ended with 1: no space on slot B")
@@ -186,5 +186,6 @@ class SimulatedFleet:
         if command.action is Action.CONFIRM and gateway.confirmed:
             return Seen(Kind.CONFIRMED, "the way back was given up")
         if command.action is Action.INSTALL:
-            return Seen(Kind.BEGUN)
+            # Told again, a gateway says how far it is, and not what it runs.
+            return Seen(Kind.RUNNING)
         return Seen(Kind.RUNNING, data={"version": gateway.version})

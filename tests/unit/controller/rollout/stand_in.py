@@ -151,6 +151,8 @@ rings: [canary, rest]
 management: {{networks: [10.1.0.0/24], user: admin}}
 hub: {{name: hub.energy.example, address: 10.1.1.2}}
 rollout: {rollout}
+# A soak of a second is too short for them.
+gates: {{crc_errors: {{enabled: false}}, timeouts: {{enabled: false}}}}
 """
 LIMITS = {
     "max_offline": 10,

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from wattfleet.rollout.folder import Folder
 from wattfleet.rollout.run import TURN
+from wattfleet_lab.processes import children
 
 from .stand_in import StandInFleet
 
@@ -34,13 +35,9 @@ def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
     raise AssertionError("it never happened")
 
 
-def children(process: int) -> list[int]:
+def below(process: int) -> list[int]:
     """All processes below one."""
-    found: list[int] = []
-    for path in Path("/proc", str(process), "task").glob("*/children"):
-        for child in path.read_text().split():
-            found += [int(child), *children(int(child))]
-    return found
+    return [one for child in children(process) for one in (child, *below(child))]
 
 
 def test_two_drivers_and_kill_9(stand_in: Make) -> None:
@@ -62,12 +59,12 @@ def test_two_drivers_and_kill_9(stand_in: Make) -> None:
     assert (status["wave"], status["waves"], status["state"]) == (2, 2, "running")
     assert status["end"] is not None
 
-    below = children(first.pid)
+    plays = below(first.pid)
     first.send_signal(signal.SIGKILL)
     first.wait()
     killed = time.monotonic()
     # Its plays go with it, the one that hangs on s01 too.
-    wait_for(lambda: not any(Path("/proc", str(one), "cmdline").exists() for one in below), 30)
+    wait_for(lambda: not any(Path("/proc", str(one), "cmdline").exists() for one in plays), 30)
     fleet.does("s01", "good", slow={})
     again = fleet.begin("run")
     folder = Folder.of(fleet.inventory)

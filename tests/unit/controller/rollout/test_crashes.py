@@ -19,7 +19,7 @@ from wattfleet.rollout.folder import Folder
 from wattfleet.rollout.ledger import Ledger, LedgerError
 from wattfleet.rollout.run import drive
 
-from .simulated import Behaviour, Gateway, SimulatedFleet
+from .simulated import INSTALL, REBOOT, Behaviour, Gateway, SimulatedFleet
 from .support import NAME, START, TURN, fleet_of, planned, run, some
 
 BEHAVIOURS = {"s0004": Behaviour.FAILS}
@@ -29,7 +29,11 @@ class Crash(Exception):  # noqa: N818  (no error)
     """Stands for the end of the process."""
 
 
-def rollout_with_a_crash(folder: Path, at: int) -> tuple[Ledger, SimulatedFleet, int]:
+# ms from the end of a driver to the next one: at once; after a gateway has restarted; and after every deadline.
+PAUSES = (0, INSTALL + REBOOT, 1_000_000)
+
+
+def rollout_with_a_crash(folder: Path, at: int, pause: int = 0) -> tuple[Ledger, SimulatedFleet, int]:
     """Run to the end, with the process ending at the `at`-th moment around a write; how many there were."""
     sites = some(7)
     fleet = fleet_of(sites, BEHAVIOURS)
@@ -44,6 +48,7 @@ def rollout_with_a_crash(folder: Path, at: int) -> tuple[Ledger, SimulatedFleet,
     planned(Ledger(folder / "ledger.db"), sites)
     with contextlib.suppress(Crash):
         run(Ledger(folder / "ledger.db", observe), fleet)
+    fleet.now += pause
     ledger = Ledger(folder / "ledger.db")
     run(ledger, fleet)
     return ledger, fleet, moments
@@ -57,14 +62,15 @@ def end(ledger: Ledger, fleet: SimulatedFleet) -> tuple[dict[str, str], dict[str
     )
 
 
-def test_a_crash_at_any_write_changes_nothing_in_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause", PAUSES)
+def test_a_crash_at_any_write_changes_nothing_in_the_end(tmp_path: Path, pause: int) -> None:
     ledger, fleet, moments = rollout_with_a_crash(tmp_path / "whole", -1)
     whole = end(ledger, fleet)
     assert all(len(flashes) <= 1 for flashes in whole[1].values())
     assert moments > 40
     for at in range(1, moments + 1):
         folder = tmp_path / str(at)
-        ledger, fleet, _ = rollout_with_a_crash(folder, at)
+        ledger, fleet, _ = rollout_with_a_crash(folder, at, pause)
         assert end(ledger, fleet) == whole, f"killed at moment {at}"
         assert ledger.verify() == []
         ledger.close()

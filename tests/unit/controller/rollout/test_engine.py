@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from wattfleet.rollout import operations
 from wattfleet.rollout.driver import Driver
+from wattfleet.rollout.engine import Kind, Rollout, Seen, decide
 from wattfleet.rollout.model import Settings, Site
 from wattfleet.rollout.planning import make_plan
 from wattfleet.rollout.states import AT_RISK, RolloutState, SiteState
 
-from .simulated import Behaviour
+from .simulated import Behaviour, SimulatedFleet
 from .support import (
     NAME,
     NOW,
@@ -168,6 +169,39 @@ def test_a_pause_finishes_what_runs_and_begins_nothing(tmp_path: Path) -> None:
     assert not any(SiteState(record.state) in AT_RISK for record in rollout.sites.values())
     ledger.write(operations.resume(rollout), at=fleet.now, who="ann")
     assert run(ledger, fleet).state is RolloutState.DONE
+
+
+def driven_until(driver: Driver, fleet: SimulatedFleet, state: SiteState) -> Rollout:
+    """Until the canary is in this state."""
+    for number in range(100):
+        fleet.now = START + number * TURN
+        rollout = driver.turn(fleet.now)
+        if rollout.sites["s0000"].state == state.value:
+            return rollout
+    raise AssertionError(f"the canary never comes to {state.value}")
+
+
+def test_whom_a_driver_finds_under_way_has_time_to_answer_and_no_more(tmp_path: Path) -> None:
+    sites, ledger = some(3), fresh(tmp_path)
+    fleet = fleet_of(sites, {"s0000": Behaviour.DIES})
+    planned(ledger, sites)
+    driven_until(Driver(ledger, NAME, fleet, "test"), fleet, SiteState.REBOOTING)
+    # Long after its deadline, and nobody has asked it meanwhile.
+    again, back = Driver(ledger, NAME, fleet, "test"), fleet.now + 1_000_000
+    until = back + int(SETTINGS.reboot_deadline * 1000)
+    for at, state in ((back, "rebooting"), (until - 1, "rebooting"), (until, "silent")):
+        fleet.now = at
+        assert again.turn(at).sites["s0000"].state == state
+
+
+def test_a_version_that_is_not_told_for_a_moment_says_nothing(tmp_path: Path) -> None:
+    sites, ledger = some(3), fresh(tmp_path)
+    fleet = fleet_of(sites)
+    planned(ledger, sites)
+    rollout = driven_until(Driver(ledger, NAME, fleet, "test"), fleet, SiteState.SOAKING)
+    assert decide(rollout, fleet.now, {"s0000": Seen(Kind.RUNNING, data={"version": None})}) == []
+    went_back, *_ = decide(rollout, fleet.now, {"s0000": Seen(Kind.RUNNING, data={"version": "1.0"})})
+    assert (went_back.site, went_back.new) == ("s0000", "failed")
 
 
 def test_what_was_read_is_what_runs(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 """The packets of MQTT 5 (OASIS, MQTT Version 5.0) that a gateway sends and gets: bytes in, bytes out, no
 socket.
 
-It is a small part of the protocol: one packet of subscriptions, QoS 1 towards the broker, QoS 0 from it, a clean
-start every time. A general client library costs more memory than the rest of the service, keeps a thread
-that wakes up every second, and queues messages where the delivery cannot see them.
+It is a small part of the protocol: one packet of subscriptions, QoS 1 towards the broker, QoS 0 or 1 from it. A general
+client library costs more memory than the rest of the service, keeps a thread that wakes up every second, and queues
+messages where the delivery cannot see them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ _SIZES = {
     0x16: -1, 0x17: 1, 0x18: 4, 0x19: 1, 0x1A: -1, 0x1C: -1, 0x1F: -1, 0x21: 2, 0x22: 2, 0x23: 2,
     0x24: 1, 0x25: 1, 0x26: -2, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1,
 }  # fmt: skip
-_SERVER_KEEP_ALIVE, _RECEIVE_MAXIMUM, _ALIAS_MAXIMUM, _ALIAS, _PACKET_SIZE = 0x13, 0x21, 0x22, 0x23, 0x27
+_SESSION_EXPIRY, _SERVER_KEEP_ALIVE, _RECEIVE_MAXIMUM = 0x11, 0x13, 0x21
+_ALIAS_MAXIMUM, _ALIAS, _PACKET_SIZE = 0x22, 0x23, 0x27
+# Flags of PUBLISH, section 3.3.1: kept by the broker from before our subscription; sent for the second time.
+RETAINED, REPEATED = 0x01, 0x08
 
 
 class Packet(NamedTuple):
@@ -113,19 +116,36 @@ def reason(code: int) -> str:
 # What we send.
 
 
-def connect(client: str, keepalive: int, will_topic: str, will: bytes) -> bytes:
-    """A clean start; the will is retained and has QoS 1."""
-    flags = 0x02 | 0x04 | 1 << 3 | 0x20
+def connect(
+    client: str,
+    keepalive: int,
+    *,
+    will: tuple[str, bytes] | None = None,
+    login: tuple[str, str] | None = None,
+    session: int = 0,
+) -> bytes:
+    """`will` is topic and message: retained, QoS 1. `login` is user and password. Without a `session`, in s for which
+    the broker keeps it while we are away, the start is a clean one."""
     properties = struct.pack(">BI", _PACKET_SIZE, MAX_PACKET)
+    flags = 0 if session else 0x02
+    if session:
+        properties += struct.pack(">BI", _SESSION_EXPIRY, session)
+    rest = _text(client)
+    if will is not None:
+        flags |= 0x04 | 1 << 3 | 0x20
+        topic, message = will
+        rest += b"\0" + _text(topic) + struct.pack(">H", len(message)) + message
+    if login is not None:
+        flags |= 0x80 | 0x40
+        user, password = login
+        rest += _text(user) + _text(password)
     body = _text("MQTT") + bytes([5, flags]) + struct.pack(">H", keepalive)
-    body += _length(len(properties)) + properties
-    body += _text(client) + b"\0" + _text(will_topic) + struct.pack(">H", len(will)) + will
-    return _packet(CONNECT << 4, body)
+    return _packet(CONNECT << 4, body + _length(len(properties)) + properties + rest)
 
 
-def subscribe(number: int, *topics: str) -> bytes:
-    """With QoS 0, see `link`."""
-    filters = b"".join(_text(topic) + b"\0" for topic in topics)
+def subscribe(number: int, *topics: str, qos: int = 0) -> bytes:
+    """With one QoS for all; the delivery takes 0, see `link`."""
+    filters = b"".join(_text(topic) + bytes([qos]) for topic in topics)
     return _packet(SUBSCRIBE << 4 | 2, struct.pack(">HB", number, 0) + filters)
 
 

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which fields of a radio device's messages are which points, one YAML file a model, its source cited in it. A site can
+keep files of its own beside them, in a folder."""
+
+from __future__ import annotations
+
+from energy_collector.library import Library
+from energy_collector.radio.payload_file import parse
+
+_LIBRARY = Library(__name__, parse)
+names = _LIBRARY.names
+load = _LIBRARY.load
+own = _LIBRARY.own

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a site's file says of its meters, as far as the glance at the fleet needs it, and their points' numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+POWER, IMPORT, EXPORT = "active_power", "energy_import", "energy_export"
+MEAN = f"{POWER}_mean"
+MAIN, CONSUMPTION, GENERATION, STORAGE, PROCESS = "main", "consumption", "generation", "storage", "process"
+# What the site file's schema has as its default, in s.
+INTERVAL = 10.0
+
+
+@dataclass(frozen=True)
+class Meter:
+    """`interval` is the time between two of its readings; points are numbers of table `point`, None where the meter
+    has none yet. `shown` is the point by which its readings are counted."""
+
+    name: str
+    role: str
+    interval: float
+    power: int | None
+    energy_import: int | None
+    energy_export: int | None
+    shown: int | None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a site's file says now. `begins`: from when on; `first`: from when on there was one at all."""
+
+    label: str | None
+    region: str | None
+    first: datetime
+    begins: datetime
+    interval: float
+    meters: tuple[Mapping[str, Any], ...]
+
+
+def description_of(row: Mapping[str, Any]) -> Description:
+    """From a row of the query of descriptions. What is no site's file has no meters."""
+    listed = row["meters"]
+    meters = (
+        [one for one in listed if isinstance(one, dict) and "name" in one] if isinstance(listed, list) else []
+    )
+    return Description(
+        _text(row["label"]),
+        _text(row["region"]),
+        row["first"],
+        row["since"],
+        _seconds(row["interval"], INTERVAL),
+        tuple(meters),
+    )
+
+
+def meters_of(
+    described: Description, points: Mapping[str, int], others: Mapping[str, int]
+) -> tuple[Meter, ...]:
+    """The meters of a site. `points` are those of POINTS by their full name, `others` one of each further meter."""
+    return tuple(_meter(one, described.interval, points, others) for one in described.meters)
+
+
+def _meter(
+    one: Mapping[str, Any], usual: float, points: Mapping[str, int], others: Mapping[str, int]
+) -> Meter:
+    name, role = str(one["name"]), str(one.get("role") or CONSUMPTION)
+    # With statistics the samples do not travel, and after a change of the file the other point only has the past.
+    summed = bool(one.get("report")) and POWER not in (one.get("raw") or ())
+    power = points.get(f"{name}/{MEAN if summed else POWER}")
+    interval = one.get("report") if summed else one.get("interval")
+    return Meter(
+        name,
+        role,
+        _seconds(interval, usual),
+        None if role == PROCESS else power,
+        points.get(f"{name}/{IMPORT}"),
+        points.get(f"{name}/{EXPORT}"),
+        power if power is not None else others.get(name),
+    )
+
+
+def without_power(described: Description, points: Iterable[str]) -> list[str]:
+    """Meters that have to be counted by another point than their power."""
+    have = {name.partition("/")[0] for name in points if name.endswith((f"/{POWER}", f"/{MEAN}"))}
+    return [str(one["name"]) for one in described.meters if one["name"] not in have]
+
+
+def _seconds(value: object, usual: float) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    return usual
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the glance at the fleet asks the database. Each query is for all sites at once, and its cost does not grow with
+the age of the tables: readings are looked up by point and time, and what is added up over a day comes from the rollups.
+
+LATERAL with OFFSET 0, here as in health.py, keeps PostgreSQL from reading whole months where few spans are looked up.
+"""
+
+# `state_since` is null where nobody has noted it.
+SITES = """
+    SELECT s.id, s.name, s.state, s.state_since, s.first_seen, s.last_seen, s.status ->> 'version' AS collector,
+           (SELECT max(k.not_after) FROM site_key k WHERE k.site = s.id) AS expires,
+           date_trunc('day', %(now)s::timestamptz AT TIME ZONE z.zone) AT TIME ZONE z.zone AS today
+    FROM site s LEFT JOIN rollup_zone z ON z.site = s.id
+    WHERE %(names)s::text[] IS NULL OR s.name = ANY(%(names)s)
+"""
+
+DESCRIPTIONS = """
+    SELECT DISTINCT ON (d.site) d.site, d.since, min(d.since) OVER (PARTITION BY d.site) AS first,
+           d.content -> 'name' AS label, d.content -> 'region' AS region, d.content -> 'interval' AS interval,
+           d.content -> 'meters' AS meters
+    FROM site_description d
+    WHERE d.since <= %(now)s AND (%(names)s::text[] IS NULL OR d.site = ANY(%(names)s))
+    ORDER BY d.site, d.since DESC
+"""
+
+CHAINS = """
+    SELECT site, bool_or(chain = 2) AS broken FROM batch WHERE chain <> 1 GROUP BY site
+"""
+
+# The rollups count everything but what came later than this; null when nothing waits.
+WAITING = """
+    SELECT received FROM batch WHERE id = (SELECT min(batch) FROM touched)
+"""
+
+POINTS = """
+    SELECT p.site, p.name, p.id FROM point p
+    WHERE (split_part(p.name, '/', 2) = ANY(%(points)s)
+           OR starts_with(p.name, 'buses/') AND p.name ~ '-(requests|crc_errors|timeouts)$')
+      AND (%(sites)s::int[] IS NULL OR p.site = ANY(%(sites)s))
+"""
+
+# A point with which every poll shows, of meters that have no power.
+OTHER_POINTS = """
+    SELECT DISTINCT ON (w.site, w.meter) w.site, w.meter, p.id
+    FROM unnest(%(sites)s::int[], %(meters)s::text[]) AS w (site, meter)
+    JOIN point p ON p.site = w.site AND starts_with(p.name, w.meter || '/')
+    WHERE p.name !~ '_(multiplier|offset|raw)$|/voltage_event'
+    ORDER BY w.site, w.meter, p.name
+"""
+
+# The newest reading of each point, unless it is older than `since`.
+NEWEST = """
+    SELECT w.point, r.time, r.value
+    FROM unnest(%(points)s::int[], %(since)s::timestamptz[]) AS w (point, since)
+    CROSS JOIN LATERAL (SELECT time, value FROM reading WHERE point = w.point AND time >= w.since
+                        ORDER BY time DESC LIMIT 1) AS r
+"""
+
+# Of sites that have not been heard of for long: whatever their newest reading is, of any point.
+NEWEST_OF_SITES = """
+    SELECT p.site, max(r.time) AS time
+    FROM point p
+    CROSS JOIN LATERAL (SELECT time FROM reading WHERE point = p.id ORDER BY time DESC LIMIT 1) AS r
+    WHERE p.site = ANY(%(sites)s)
+    GROUP BY p.site
+"""
+
+# Of one point of each site, one reading in 121 s: a batch spans 10 s or a minute, so that readings from all places of
+# a batch are among them. All of them would cost several times as much, and tell little more.
+DELAYS = """
+    SELECT w.site, count(*) AS samples,
+           percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM b.received - r.time)::float8)
+           AS delays
+    FROM unnest(%(sites)s::int[], %(points)s::int[]) AS w (site, point)
+    CROSS JOIN (SELECT %(now)s::timestamptz - n * interval '121 s' AS start FROM generate_series(1, 29) AS n) AS t
+    CROSS JOIN LATERAL (SELECT time, batch FROM reading
+                        WHERE point = w.point AND time >= t.start AND time < t.start + interval '121 s'
+                        ORDER BY time LIMIT 1) AS r
+    CROSS JOIN LATERAL (SELECT received FROM batch WHERE id = r.batch OFFSET 0) AS b
+    GROUP BY w.site
+"""
+
+COUNTS = """
+    SELECT w.point, sum(h.readings)::bigint AS readings, sum(h.good + h.uncertain)::bigint AS valued
+    FROM unnest(%(points)s::int[], %(since)s::timestamptz[]) AS w (point, since)
+    CROSS JOIN LATERAL (SELECT readings, good, uncertain FROM rollup_hour
+                        WHERE point = w.point AND start >= w.since AND start < %(until)s OFFSET 0) AS h
+    GROUP BY w.point
+"""
+
+# By hour, over the sites that have a mean of all their meters that count: kW of load, generation, storage, and net.
+HOURS = """
+    WITH mean AS (
+        SELECT w.site, w.role, w.meters, h.start, h.sum / (h.good + h.uncertain) / 1000 AS power
+        FROM unnest(%(points)s::int[], %(sites)s::int[], %(roles)s::text[], %(meters)s::int[])
+             AS w (point, site, role, meters)
+        CROSS JOIN LATERAL (SELECT start, sum, good, uncertain FROM rollup_hour
+                            WHERE point = w.point AND start >= %(since)s AND start <= %(now)s
+                            AND sum IS NOT NULL OFFSET 0) AS h
+    ), whole AS (
+        SELECT start,
+               sum(power) FILTER (WHERE role = 'main') AS main,
+               coalesce(sum(power) FILTER (WHERE role = 'consumption'), 0) AS consumption,
+               coalesce(sum(power) FILTER (WHERE role = 'generation'), 0) AS generation,
+               coalesce(sum(power) FILTER (WHERE role = 'storage'), 0) AS storage
+        FROM mean GROUP BY site, start HAVING count(*) = min(meters)
+    )
+    SELECT start, count(*) AS sites,
+           sum(coalesce(main - generation - storage, consumption)) AS load,
+           sum(generation) AS generation, sum(storage) AS storage,
+           sum(coalesce(main, consumption + generation + storage)) AS net
+    FROM whole GROUP BY start ORDER BY start
+"""
+
+DAYS = """
+    SELECT w.point, d.good + d.uncertain AS valued, d.sum, d.minimum,
+           d.first_time, d.first_value, d.last_time, d.last_value
+    FROM unnest(%(points)s::int[], %(starts)s::timestamptz[]) AS w (point, start)
+    CROSS JOIN LATERAL (SELECT * FROM rollup_day WHERE point = w.point AND start = w.start OFFSET 0) AS d
+    WHERE d.last_time IS NOT NULL
+"""
+
+# By how much counters grew in each hour. A value below the one before began again at 0.
+ERRORS = """
+    WITH grown AS (
+        SELECT w.site, w.counter, h.start,
+               CASE WHEN h.last_value >= h.before THEN h.last_value - h.before ELSE h.last_value END AS growth
+        FROM unnest(%(points)s::int[], %(sites)s::int[], %(counters)s::text[]) AS w (point, site, counter)
+        CROSS JOIN LATERAL (
+            SELECT start, last_value,
+                   coalesce(lag(last_value) OVER (ORDER BY start), first_value) AS before
+            FROM rollup_hour
+            WHERE point = w.point AND start >= %(since)s::timestamptz - interval '1 hour' AND start <= %(now)s
+              AND last_value IS NOT NULL OFFSET 0) AS h
+        WHERE h.start >= %(since)s
+    )
+    SELECT site, start,
+           coalesce(sum(growth) FILTER (WHERE counter = 'requests'), 0)::bigint AS requests,
+           coalesce(sum(growth) FILTER (WHERE counter = 'crc_errors'), 0)::bigint AS crc_errors,
+           coalesce(sum(growth) FILTER (WHERE counter = 'timeouts'), 0)::bigint AS timeouts
+    FROM grown GROUP BY site, start
+"""

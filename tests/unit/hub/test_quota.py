@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site that sends too much waits, and nobody else does."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from energy_hub.config import Quota
+from energy_hub.link import BrokerLink, Message
+from energy_hub.pipeline import MAX_STATUS
+from energy_hub.quota import STATUS_BURST, Quotas, Statuses
+
+
+class Link:
+    connection = 1
+
+
+LINK = Link()
+
+
+def batch(site: str, size: int = 100, number: int = 0) -> Message:
+    link = cast(BrokerLink, LINK)
+    return Message(f"energy/v1/{site}/batch", bytes(size), False, number, 1, link, LINK.connection)
+
+
+def test_it_waits_for_its_turn_and_the_other_site_does_not() -> None:
+    quotas = Quotas(Quota(batches=2, bytes=0, burst=5), in_flight=80)
+    flood = [batch("a", number=number) for number in range(12)]
+    assert [quotas.admit(one, 0.0) for one in flood] == [True] * 10 + [False] * 2
+    assert quotas.admit(batch("b"), 0.0) is True
+    assert quotas.due(0.0) == []
+    assert quotas.due(0.5) == flood[10:11]
+    assert quotas.due(1.0) == flood[11:]
+    assert quotas.due(9.0) == []
+
+
+def test_what_waits_is_bounded_by_site_and_in_all() -> None:
+    quotas = Quotas(Quota(batches=1, bytes=0, burst=1), in_flight=80)
+    for site, admitted in (("a", 10), ("b", 10), ("c", 0)):
+        answers = [quotas.admit(batch(site), 0.0) for _ in range(21)]
+        assert answers == [True] + [False] * admitted + [None] * (20 - admitted)
+
+
+def test_bytes_count_and_a_large_batch_passes_with_a_debt() -> None:
+    quotas = Quotas(Quota(batches=0, bytes=100, burst=10), in_flight=80)
+    assert quotas.admit(batch("a", 5000), 0.0) is True
+    assert quotas.admit(batch("a", 1), 0.0) is False
+    assert quotas.due(39.9) == []
+    assert len(quotas.due(40.1)) == 1
+
+
+def test_what_came_by_a_connection_that_is_no_more_is_forgotten() -> None:
+    quotas = Quotas(Quota(batches=1, bytes=0, burst=1), in_flight=80)
+    assert [quotas.admit(batch("a"), 0.0) for _ in range(2)] == [True, False]
+    LINK.connection += 1
+    assert quotas.due(0.0) == []
+    assert quotas.admit(batch("a"), 10.0) is True
+
+
+def test_zero_is_no_bound() -> None:
+    quotas = Quotas(Quota(batches=0, bytes=0, burst=60), in_flight=8)
+    assert all(quotas.admit(batch("a", 10**6), 0.0) for _ in range(1000))
+
+
+def status(site: str, number: int = 0, size: int = 10, link: object = LINK) -> Message:
+    return Message(f"energy/v1/{site}/status", bytes(size), True, number, 1, cast(BrokerLink, link), 1)
+
+
+def test_of_statuses_beyond_the_quota_the_newest_is_looked_at() -> None:
+    statuses = Statuses()
+    flood = [status("a", number) for number in range(1000)]
+    assert sum(statuses.admit(one, 0.0) for one in flood) == STATUS_BURST
+    assert statuses.admit(status("b"), 0.0)
+    assert statuses.due(0.0) == []
+    kept = statuses.due(1.0)
+    assert [(one.mid, one.qos) for one in kept] == [(999, 0)], "its receipt was given when it came"
+    assert statuses.due(99.0) == []
+    assert statuses.admit(status("a"), 99.0)
+
+
+def test_a_status_waits_behind_the_one_that_is_kept() -> None:
+    statuses = Statuses()
+    for number in range(int(STATUS_BURST) + 1):
+        statuses.admit(status("a", number), 0.0)
+    # There is room again, but what is kept is older.
+    assert not statuses.admit(status("a", 77), 5.0)
+    assert [one.mid for one in statuses.due(5.0)] == [77]
+
+
+def test_what_is_kept_of_a_site_is_kept_by_broker_and_bounded() -> None:
+    other = Link()
+    statuses = Statuses()
+    for number in range(int(STATUS_BURST)):
+        statuses.admit(status("a", number), 0.0)
+    statuses.admit(status("a", 100), 0.0)
+    statuses.admit(status("a", 101, link=other), 0.0)
+    statuses.admit(status("a", 102, size=MAX_STATUS + 1), 0.0)
+    assert sorted(one.mid for one in statuses.due(9.0)) == [100, 101]
