@@ -202,9 +202,10 @@ def test_sunspec_battery(simulator: Simulator) -> None:
 @pytest.mark.parametrize("function", ["read_input_registers", "read_holding_registers"])
 def test_adam6017(simulator: Simulator, function: str) -> None:
     with ModbusTcpClient("127.0.1.3", port=simulator.port("127.0.1.3")) as client:
-        raw = getattr(client, function)(0, count=8).registers
         codes = getattr(client, function)(200, count=8).registers
         assert getattr(client, function)(210, count=1).registers == [0x6017]
+        # Last, since the truth is that of the last answer: a flow moves while a busy machine waits between two.
+        raw = getattr(client, function)(0, count=8).registers
     assert raw[1] == raw[3] == 0
     assert (codes[0], codes[7]) == (0x0182, 0x0148)
     found = {
