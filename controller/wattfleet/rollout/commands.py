@@ -58,7 +58,7 @@ def plan(arguments: argparse.Namespace) -> int:
         unknown = [site for site in made.terms if "was" not in made.terms[site]]
         if unknown:
             console.print(
-                f"what {_some(unknown)} run is not known: there is no taking back there", highlight=False
+                f"what {show.some(unknown)} run is not known: there is no taking back there", highlight=False
             )
         console.print(
             f"begin it: wattfleet rollout start {name} --digest {made.digest[: plan_file.LEAST_DIGITS]}",
@@ -237,10 +237,6 @@ def _newest(ledger: Ledger, name: str | None) -> str:
             f"{ledger.path}: there is no rollout yet: make a plan with `wattfleet rollout plan`"
         )
     return names[-1]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _who() -> str:

@@ -205,7 +205,20 @@ def _site(name: str, file: Mapping[str, Any]) -> Site:
         price=link.get("price_per_mb", 0.0),
         transfer_rate=link.get("transfer_rate"),
         transfer_budget=link.get("transfer_budget"),
+        poll_rate=_poll_rate(file),
     )
+
+
+def _poll_rate(file: Mapping[str, Any]) -> float:
+    """A meter counts as often as its most frequent point travels. Those that report by radio no gate looks at."""
+    intervals: list[float] = [
+        meter.get("interval", file["interval"])
+        if "report" not in meter or "raw" in meter
+        else meter["report"]
+        for meter in file["meters"]
+        if "bus" in meter
+    ]
+    return sum((1 / interval for interval in intervals), 0.0)
 
 
 def _without_names(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class Site:
     """A site as its file and the last contact describe it.
 
     `rate` is what its link carries in bytes/s, `price` money a megabyte. A transfer takes at most `transfer_rate`
-    bytes/s and `transfer_budget` bytes a day; None is no limit.
+    bytes/s and `transfer_budget` bytes a day; None is no limit. `poll_rate` is how many polls of its meters a second
+    reach the hub; None where that is not known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Site:
     version: str | None = None
     transfer_rate: int | None = None
     transfer_budget: int | None = None
+    poll_rate: float | None = None
 
     @property
     def expected_rate(self) -> float:

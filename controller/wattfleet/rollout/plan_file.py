@@ -87,4 +87,5 @@ def _plan(data: dict[str, Any]) -> Plan:
             PlannedSite(**{**one, **{key: datetime.fromisoformat(one[key]) for key in times}})
             for one in data["sites"]
         ),
+        data.get("doubts", {}),  # older plans have none
     )

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from wattfleet.errors import WattfleetError
+from wattfleet.rollout.foresight import doubts
+from wattfleet.rollout.gate_settings import GateSettings
 from wattfleet.rollout.model import Release, Settings, Site
 from wattfleet.rollout.windows import Always, Window
 
@@ -42,7 +44,10 @@ class PlannedSite:
 
 @dataclass(frozen=True)
 class Plan:
-    """`waves` holds names, the canary's first; `terms` is what counts of a site; `skipped` is site -> why."""
+    """`waves` holds names, the canary's first; `terms` is what counts of a site; `skipped` is site -> why.
+
+    `doubts` are the sites whose gates will not know what to say, as it looks now: site -> why.
+    """
 
     release: Release
     settings: Settings
@@ -50,6 +55,7 @@ class Plan:
     skipped: dict[str, str]
     terms: dict[str, dict[str, Any]]
     sites: tuple[PlannedSite, ...]
+    doubts: dict[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -75,7 +81,12 @@ class Plan:
 
 
 def make_plan(
-    sites: Iterable[Site], release: Release, settings: Settings, rings: Sequence[str], now: datetime
+    sites: Iterable[Site],
+    release: Release,
+    settings: Settings,
+    rings: Sequence[str],
+    now: datetime,
+    gates: GateSettings | None = None,
 ) -> Plan:
     """Order the sites. Raises PlanError."""
     known = {site.name: site for site in sites}
@@ -100,6 +111,7 @@ def make_plan(
         skipped,
         {site.name: site.terms() for site in order},
         tuple(_planned(waves, release, settings, now)),
+        doubts(order, settings.soak, gates or GateSettings()),
     )
 
 

@@ -13,6 +13,7 @@ from wattfleet.rollout.arm import ask_versions, open_log
 from wattfleet.rollout.engine import Rollout
 from wattfleet.rollout.fleet import read_fleet
 from wattfleet.rollout.folder import Folder
+from wattfleet.rollout.gate_settings import gate_settings
 from wattfleet.rollout.ledger import Ledger, LedgerChangedError, LedgerError, Step
 from wattfleet.rollout.plan_file import PlanFile
 from wattfleet.rollout.planning import PlanError, make_plan
@@ -54,7 +55,8 @@ def make(
             for site, version in ask_versions(fleet, asked, release.release.kind, log).items():
                 known[site] = {**known.get(site, {}), "version": version}
     fleet = fleet.with_known(known)
-    made = make_plan(fleet.sites.values(), release.release, fleet.settings, fleet.rings, now)
+    gates = gate_settings(fleet.facts.get("gates"))
+    made = make_plan(fleet.sites.values(), release.release, fleet.settings, fleet.rings, now, gates)
     files = {
         "image": str(release.image),
         "manifest": str(release.manifest),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,12 +84,27 @@ def plan(one: PlanFile) -> RenderableType:
     if made.skipped:
         parts.append(Text("\nleft out:"))
         parts += [Text(f"  {site}: {why}") for site, why in sorted(made.skipped.items())]
+    if made.doubts:
+        parts.append(Text("\nwould wait for a person:"))
+        parts += [Text(f"  {some(sites)}: {why}") for why, sites in _by_reason(made.doubts).items()]
     cost = sum(site.cost for site in made.sites)
     total = sum(site.bytes for site in made.sites)
     end = f", the last one done by {made.end:%a %d %b %Y %H:%M} UTC" if made.end else ""
     parts.append(Text(f"\n{size(total)} over all links" + (f", {cost:.2f} in cost" if cost else "") + end))
     parts.append(Text(f"digest {made.digest}"))
     return Group(*parts)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _by_reason(sites: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for site, why in sorted(sites.items()):
+        found.setdefault(why, []).append(site)
+    return found
 
 
 def status(one: Status) -> RenderableType:

@@ -125,13 +125,10 @@ class Telemetry:
 
     def _span(self, site: str, soak: Soak) -> Span:
         """What is judged of a soak: not its beginning, nor the end whose readings cannot all be here yet."""
-        most = soak.span.seconds * SPENT
         baseline = self._baselines.get((site, soak))
         delay = (baseline.usual_delay if baseline else None) or 0.0
-        return Span(
-            soak.span.since + timedelta(seconds=min(self.settings.settle, most)),
-            soak.span.until - timedelta(seconds=min(max(delay, 0.0) + ARRIVAL, most)),
-        )
+        begin, end = spent(soak.span.seconds, self.settings.settle, max(delay, 0.0))
+        return Span(soak.span.since + timedelta(seconds=begin), soak.span.until - timedelta(seconds=end))
 
     def _look_for_baselines(self, soaks: Mapping[str, Soak]) -> None:
         new = {site: soak for site, soak in soaks.items() if (site, soak) not in self._baselines}
@@ -185,6 +182,12 @@ class Telemetry:
         if verdict.outcome is Outcome.INCONCLUSIVE and (trouble or health is None or baseline is None):
             return Verdict(Outcome.INCONCLUSIVE, f"{trouble or _missing(health)}; {verdict.why}")
         return verdict
+
+
+def spent(soak: float, settle: float, delay: float) -> tuple[float, float]:
+    """What of a soak is not judged at its beginning and at its end. All in s; `delay` is that of the readings."""
+    most = soak * SPENT
+    return min(settle, most), min(delay + ARRIVAL, most)
 
 
 def just_before(soak: Soak) -> Span:
