@@ -145,6 +145,8 @@ def main() -> int:
     unknown = [name for name in options.names if name not in names]
     if unknown:
         parser.error(f"unknown fault test {unknown[0]!r}; there are {', '.join(names)}")
+    if options.away and options.names != ["shard-away"]:
+        parser.error("--away is of shard-away alone: name that, and nothing else")
     rig.stop_on_sigterm()
     chosen = options.names or names
     failed = sum(
@@ -152,7 +154,7 @@ def main() -> int:
             name,
             options.rounds or FULL.get(name, ROUNDS),
             options.control,
-            {"away": options.away} if name == "shard-away" and options.away else {},
+            {"away": options.away} if options.away else {},
         )
         for name in chosen
         if name in RIG
