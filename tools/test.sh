@@ -56,6 +56,7 @@ loose() {
         echo "==== no Python 3.10 here: the collector was not tested on the oldest Python of a gateway"
     fi
     part faults-few make --no-print-directory faults-few
+    part fleet-rollout env WATTFLEET_LAB=rollout make --no-print-directory fleet-rollout
 }
 
 hosts() {
