@@ -123,13 +123,17 @@ def connect(
     will: tuple[str, bytes] | None = None,
     login: tuple[str, str] | None = None,
     session: int = 0,
+    in_flight: int = 0,
 ) -> bytes:
     """`will` is topic and message: retained, QoS 1. `login` is user and password. Without a `session`, in s for which
-    the broker keeps it while we are away, the start is a clean one."""
+    the broker keeps it while we are away, the start is a clean one. `in_flight` is how many messages may be under way
+    to us and not confirmed; 0 leaves that to the broker."""
     properties = struct.pack(">BI", _PACKET_SIZE, MAX_PACKET)
     flags = 0 if session else 0x02
     if session:
         properties += struct.pack(">BI", _SESSION_EXPIRY, session)
+    if in_flight:
+        properties += struct.pack(">BH", _RECEIVE_MAXIMUM, in_flight)
     rest = _text(client)
     if will is not None:
         flags |= 0x04 | 1 << 3 | 0x20

@@ -31,7 +31,8 @@ from energy_collector.times import iso
 AHEAD = 1000
 # A time before this, in ms back from now, is that of a clock that was never set.
 OLDEST = 7 * 86_400_000
-# Times of each point, and frames of each device, that are remembered to tell what comes twice.
+# Times of each point, and frames of each device, that are remembered to tell what comes twice. So many messages may be
+# unconfirmed: where the connection breaks, all of them come again.
 REMEMBERED = 16
 # A frame that a device repeats comes within so long after the first, in ms.
 REPETITION = 60_000
@@ -187,7 +188,7 @@ class RadioMeter:
         if doubt != quality.GOOD and uplink is not None:
             # A clock that stands still gives all messages one time; a frame is known by its identity.
             own = None
-        return self._records(fields, own, moment_, doubt)
+        return self._records(fields, own, moment_, doubt, flags)
 
     def _is_flood(self) -> bool:
         minute = int(self._monotonic() // 60)
@@ -241,7 +242,7 @@ class RadioMeter:
         return self.stamp(), quality.UNCERTAIN_CLOCK
 
     def _records(
-        self, fields: list[tuple[_Point, Any]], own: int | None, moment_: int, doubt: int
+        self, fields: list[tuple[_Point, Any]], own: int | None, moment_: int, doubt: int, flags: Flags
     ) -> list[Record]:
         found: list[Record] = []
         unusable = 0
@@ -253,6 +254,9 @@ class RadioMeter:
             if own is not None and own in point.times:
                 continue
             is_late = doubt == quality.GOOD and moment_ < point.newest
+            if is_late and flags.retained:
+                # Heard already, and forgotten if we were killed: as a late one it might be another reading than it was.
+                continue
             value, code = point.value(raw)
             unusable += value is None
             if value is not None and code == quality.GOOD:

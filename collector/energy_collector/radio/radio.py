@@ -20,7 +20,7 @@ from energy_collector.clock import SourceClock
 from energy_collector.config import RadioConfig
 from energy_collector.journal import Faults, log
 from energy_collector.radio import servers
-from energy_collector.radio.meter import COUNTED, Flags, RadioMeter
+from energy_collector.radio.meter import COUNTED, REMEMBERED, Flags, RadioMeter
 from energy_collector.reading import Record
 
 CONNECT_TIMEOUT = 10.0
@@ -106,7 +106,11 @@ class Radio:
         try:
             raw: socket.socket = writer.get_extra_info("socket")
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(KEEPALIVE * 1000))
-            writer.write(mqtt.connect(self._client, KEEPALIVE, login=self._login(), session=SESSION))
+            writer.write(
+                mqtt.connect(
+                    self._client, KEEPALIVE, login=self._login(), session=SESSION, in_flight=REMEMBERED
+                )
+            )
             await self._listen(reader, writer)
         finally:
             with contextlib.suppress(OSError):

@@ -157,6 +157,16 @@ def test_a_retained_message_after_each_connection_is_one_reading() -> None:
     assert (bench.counts["readings"], bench.counts["duplicates"]) == (3, 3)
 
 
+def test_a_retained_message_that_newer_ones_have_overtaken_brings_only_what_is_new() -> None:
+    # After a kill -9 nothing is known of it. It was stored as a good one then, and is no late one now.
+    bench = Bench()
+    bench.hear(plug())
+    assert bench.hear(plug(11.0, NOON - 5_000), Flags(retained=True)) == []
+    assert (bench.counts["duplicates"], bench.counts["late"]) == (1, 0)
+    found = bench.hear(plug(11.0, NOON - 4_000, voltage=230.1), Flags(retained=True))
+    assert found == [("plug/voltage_l1", "V", NOON - 4_000, 230.1, quality.GOOD)]
+
+
 def test_a_time_and_two_values_is_the_first_one() -> None:
     bench = Bench()
     bench.hear(plug(12.3))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from energy_collector import quality
 from energy_collector.cli import main
 from energy_collector.config import ConfigError
 from energy_collector.config_file import parse
+from energy_collector.radio.meter import REMEMBERED
+from energy_collector.radio.radio import SESSION
 from wattfleet_lab.radio import GARBAGE
 
 from .collector_support import document, wait_for
@@ -83,6 +87,43 @@ def test_the_service_is_killed_and_what_came_meanwhile_waits_at_the_broker(tmp_p
         assert len(found) - len(same) <= 40
         assert all(same[one.point, one.time] == one for one in found)
         site.judge(list(same.values()))
+
+
+def test_what_is_retained_from_before_a_kill_stays_the_reading_that_it_was(tmp_path: Path) -> None:
+    with radio_site(tmp_path) as site:
+        site.say(1.0, retain=True)
+        site.settle()
+        site.gateway.kill(signal.SIGKILL)
+        # These wait at the broker and come first; then what it has retained, which the service does not know any more.
+        for power in range(2, 7):
+            site.say(float(power))
+        site.start()
+        site.settle()
+        time.sleep(1)  # the retained one is on its way still
+        found = site.readings()
+        same = {(one.point, one.time): one for one in found}
+        assert all(same[one.point, one.time] == one for one in found)
+        assert {one.quality for one in found if one.value is not None} == {quality.GOOD}
+
+
+def test_the_broker_leaves_no_more_unconfirmed_than_the_service_remembers(tmp_path: Path) -> None:
+    # Several sent at once, and a connection that breaks before any is confirmed: all of them come again.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        site = RadioSite(tmp_path)
+        try:
+            settings = dict(site.settings)
+            settings["radios"] = [{**one, "port": server.getsockname()[1]} for one in settings["radios"]]
+            (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(settings))
+            server.settimeout(20)
+            site.gateway.start()
+            peer, _ = server.accept()
+            with peer:
+                said = peer.recv(4096)
+        finally:
+            site.close()
+    # MQTT 5, 3.1.2.11.3: Receive Maximum, two bytes; here after the Session Expiry Interval.
+    _, _, found = said.partition(struct.pack(">BIB", 0x11, SESSION, 0x21))
+    assert 0 < int.from_bytes(found[:2], "big") <= REMEMBERED
 
 
 def test_silence_and_a_device_that_is_offline(tmp_path: Path) -> None:
