@@ -109,7 +109,7 @@ def _spans_of(level: tuple[str, str, str, str], below: str) -> str:
     """The spans of a level that the fresh ones of the level below lie in."""
     table, _, _, start = level
     # Constants of this module alone.
-    select = f"SELECT DISTINCT f.site, f.point, {start.format('f.start')} AS start FROM fresh_{below} f"  # noqa: S608
+    select = f"SELECT DISTINCT f.site, f.point, {start.format('f.start')} AS start FROM fresh_{below} f"  # noqa: S608  (our names)
     return f"CREATE TEMPORARY TABLE fresh_{table} ON COMMIT DROP AS {select}"
 
 

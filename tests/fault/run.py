@@ -145,8 +145,8 @@ def main() -> int:
     unknown = [name for name in options.names if name not in names]
     if unknown:
         parser.error(f"unknown fault test {unknown[0]!r}; there are {', '.join(names)}")
-    if options.away and options.names != ["shard-away"]:
-        parser.error("--away is of shard-away alone: name that, and nothing else")
+    if options.away and (options.control or options.names != ["shard-away"]):
+        parser.error("--away is of shard-away alone, and not of its control: name that, and nothing else")
     rig.stop_on_sigterm()
     chosen = options.names or names
     failed = sum(

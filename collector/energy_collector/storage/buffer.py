@@ -240,7 +240,7 @@ class Buffer:
         if self._one("SELECT EXISTS (SELECT 1 FROM batches)"):
             rows = self._db.execute(
                 # A condition of our own is put together here, and no value.
-                f"SELECT sequence, iif({IS_DELIVERED}, 0, readings), last, length(data) FROM batches"  # noqa: S608
+                f"SELECT sequence, iif({IS_DELIVERED}, 0, readings), last, length(data) FROM batches"  # noqa: S608  (a constant)
                 " ORDER BY sequence"
             )
             gone = _oldest(rows, excess, oldest)

@@ -10,7 +10,7 @@ from wattfleet.rollout.gate_settings import GateSettings
 from wattfleet.rollout.model import Site
 from wattfleet.rollout.telemetry import ARRIVAL, SPENT, spent
 
-# Those whose samples are polls of meters, and that no check replaces which needs fewer.
+# The checks whose samples are polls of meters.
 OF_POLLS = ("readings", "nulls", "uncertain")
 
 
