@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
-from ansible.plugins.action import ActionBase
+from ansible_collections.wattfleet.energy.plugins.plugin_utils._connection import ConnectionAction
 from ansible_collections.wattfleet.energy.plugins.plugin_utils._transfer import Pace
 
-# A session that is dead is noticed after three of these, in seconds.
-ALIVE = "-o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+ALIVE = 10  # s, see _notice_cuts
 # Seconds without any connection after which the transfer is left to the next execution.
 PATIENCE = 90.0
 # Chunks that are lost one after the other, none of them brought anything: that is no weak link any more.
@@ -24,11 +23,10 @@ HOPELESS = 20
 AGAIN = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-class ActionModule(ActionBase):
+class ActionModule(ConnectionAction):
     """The controller's side of firmware; see the module for its documentation."""
 
     _supports_check_mode = True
-    _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -41,7 +39,8 @@ class ActionModule(ActionBase):
                 arguments["envelope"] = Path(manifest).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise AnsibleError(f"{manifest}: {error}") from None
-        self._notice_cuts()
+        # A gateway that restarts leaves its old sessions hanging.
+        self._notice_cuts(ALIVE)
         begun = time.monotonic()
         answer = self._ask(arguments, task_vars)
         after = time.time()
@@ -64,20 +63,6 @@ class ActionModule(ActionBase):
             self._reconnect()
             answer = self._execute_module(module_args=arguments, task_vars=task_vars)
         return answer
-
-    # Connections
-
-    def _reconnect(self) -> None:
-        reset = getattr(self._connection, "reset", None)
-        if reset is not None:
-            reset()
-
-    def _notice_cuts(self) -> None:
-        """Have ssh notice soon that the link is gone; a gateway that restarts leaves its old sessions hanging."""
-        if self._connection.transport == "ssh":
-            words = self._connection.get_option("ssh_args") or ""
-            if ALIVE not in words:
-                self._connection.set_option("ssh_args", f"{ALIVE} {words}")
 
     # The transfer
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible_collections.wattfleet.energy.plugins.plugin_utils import _rollout
+from ansible_collections.wattfleet.energy.plugins.plugin_utils._connection import ConnectionAction
 
 FIRMWARE = "wattfleet.energy.firmware"
 TURN = 2.0  # s between two turns
@@ -25,9 +26,8 @@ GATE = 30.0  # s between two questions to the gate
 PATIENCE = 5
 
 
-class ActionModule(ActionBase):
+class ActionModule(ConnectionAction):
     _supports_check_mode = True
-    _requires_connection = True
     _VALID_ARGS = frozenset(("rollout", "state"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -189,13 +189,9 @@ class ActionModule(ActionBase):
 
     def _reconnect(self) -> None:
         """A gateway that restarts leaves its old sessions hanging."""
-        reset = getattr(self._connection, "reset", None)
-        if reset is not None:
-            try:
-                reset()
-            except AnsibleError:
-                # It is the connection that failed; the next question opens another one.
-                return
+        with suppress(AnsibleError):
+            # It is the connection that failed; the next question opens another one.
+            super()._reconnect()
 
 
 def _first_line(text: str) -> str:

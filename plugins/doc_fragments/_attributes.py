@@ -191,3 +191,63 @@ options:
     type: float
     default: 1.0
 """
+
+    GROWTH = r"""
+options:
+  interval:
+    description:
+      - Seconds between two looks of this execution. V(0) looks once.
+    type: float
+    default: 0
+  before:
+    description:
+      - RV(counters) of an earlier execution, to compare with. Not together with O(interval).
+    type: dict
+  limit:
+    description:
+      - How much a watched counter may grow.
+    type: int
+    default: 0
+"""
+
+    GUARD = r"""
+options:
+  guard:
+    description:
+      - How the change is guarded, see M(wattfleet.energy.guard).
+    type: dict
+    suboptions:
+      wait_min:
+        description:
+          - Seconds that the confirmation may take at least. The wait is three times the measured time of a new
+            connection, where that is more.
+        type: float
+        default: 60
+      probes:
+        description:
+          - TCP connections from the host. Those that could be made before the change have to be possible at its
+            confirmation, or it is undone at once.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          host:
+            description: Name or address.
+            type: str
+            required: true
+          port:
+            description: TCP port.
+            type: int
+            required: true
+      phase:
+        description: Set by the action plugin. Compare only, or begin the change.
+        type: str
+        choices: [compare, begin]
+        default: compare
+      digest:
+        description: Set by the action plugin. SHA-256 of the nonce.
+        type: str
+      wait:
+        description: Set by the action plugin. Seconds until the change is undone.
+        type: float
+"""

@@ -26,6 +26,8 @@ description:
   - What a step of the change needs longer than a confirmation can wait for does not belong in here; install packages
     before.
   - A change that an earlier run has left unconfirmed is undone first, with a warning.
+extends_documentation_fragment:
+  - wattfleet.energy._attributes.guard
 options:
   state:
     description:
@@ -184,39 +186,6 @@ options:
   nonce:
     description: Proves that the confirmation is for this change. Comes from the action plugin.
     type: str
-  guard:
-    description: What the action plugin tells the module. Not for playbooks.
-    type: dict
-    suboptions:
-      phase:
-        description: Compare only, or begin the change.
-        type: str
-        choices: [compare, begin]
-        default: compare
-      digest:
-        description: SHA-256 of the nonce.
-        type: str
-      wait:
-        description: Seconds until the change is undone.
-        type: float
-      wait_min:
-        description: As O(wait_min), in modules that embed the guard.
-        type: float
-        default: 60
-      probes:
-        description: As O(probes), in modules that embed the guard.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          host:
-            description: Name or address.
-            type: str
-            required: true
-          port:
-            description: TCP port.
-            type: int
-            required: true
 attributes:
   check_mode:
     description: Says what would differ and changes nothing.

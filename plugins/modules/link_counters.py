@@ -13,6 +13,7 @@ description:
     earlier look.
 extends_documentation_fragment:
   - wattfleet.energy._attributes
+  - wattfleet.energy._attributes.growth
 options:
   interfaces:
     description:
@@ -29,20 +30,6 @@ options:
       - Duplex that is not a finding.
     type: str
     choices: [full, half]
-  interval:
-    description:
-      - Seconds between two looks of this execution. V(0) looks once.
-    type: float
-    default: 0
-  before:
-    description:
-      - RV(counters) of an earlier execution, to compare with. Not together with O(interval).
-    type: dict
-  limit:
-    description:
-      - How much a watched counter may grow.
-    type: int
-    default: 0
   watch:
     description:
       - Counters that are held against O(limit).

@@ -18,6 +18,7 @@ description:
 extends_documentation_fragment:
   - wattfleet.energy._attributes
   - wattfleet.energy._attributes.collector
+  - wattfleet.energy._attributes.growth
 options:
   meters:
     description:
@@ -95,20 +96,6 @@ options:
             type: str
             choices: [big, little]
             default: big
-  interval:
-    description:
-      - Seconds between two looks of this execution. V(0) looks once.
-    type: float
-    default: 0
-  before:
-    description:
-      - RV(counters) of an earlier execution, to compare with. Not together with O(interval).
-    type: dict
-  limit:
-    description:
-      - How much a watched counter may grow.
-    type: int
-    default: 0
   watch:
     description:
       - Counters that are held against O(limit).

@@ -26,6 +26,8 @@ description:
   - Profiles that this module wrote and that are not asked for any more are removed. Profiles of others are left
     as they are.
   - Needs NetworkManager 1.36 or newer and C(ip) of iproute2 on the host.
+extends_documentation_fragment:
+  - wattfleet.energy._attributes.guard
 options:
   connections:
     description: The connections, in the order in which they are brought up; bonds go first, VLANs last.
@@ -165,41 +167,6 @@ options:
     type: list
     elements: str
     default: []
-  guard:
-    description: How a difference is put right; see M(wattfleet.energy.guard).
-    type: dict
-    suboptions:
-      wait_min:
-        description: Least time in seconds that the gateway waits for the confirmation.
-        type: float
-        default: 60
-      probes:
-        description:
-          - TCP connections that the gateway makes. Those that work before the change must work when it is
-            confirmed.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          host:
-            description: Address or name.
-            type: str
-            required: true
-          port:
-            description: TCP port.
-            type: int
-            required: true
-      phase:
-        description: Set by the action plugin.
-        type: str
-        choices: [compare, begin]
-        default: compare
-      digest:
-        description: Set by the action plugin.
-        type: str
-      wait:
-        description: Set by the action plugin.
-        type: float
 attributes:
   check_mode:
     description: Says what would differ and changes nothing.

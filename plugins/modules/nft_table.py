@@ -23,6 +23,8 @@ description:
     itself and puts the old table back, with its counters, where none comes through.
   - The file O(path) that the table is loaded from at boot is written with the confirmation, so a reboot
     before that brings the old table back, too.
+extends_documentation_fragment:
+  - wattfleet.energy._attributes.guard
 options:
   name:
     description: Name of the table, of family C(inet).
@@ -43,43 +45,6 @@ options:
     type: list
     elements: str
     default: [192.0.2.254, 198.51.100.254, 203.0.113.254, "2001:db8:ffff::fffe"]
-  guard:
-    description: How the change is guarded.
-    type: dict
-    suboptions:
-      wait_min:
-        description:
-          - Least number of seconds in which a confirmation may come. The real wait is three times what a new
-            connection takes, where that is more.
-        type: float
-        default: 60
-      probes:
-        description:
-          - TCP connections that the host makes. One that answered before the change has to answer with it,
-            else it is undone at once.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          host:
-            description: Address that is connected to.
-            type: str
-            required: true
-          port:
-            description: Port that is connected to.
-            type: int
-            required: true
-      phase:
-        description: Set by the action plugin.
-        type: str
-        choices: [compare, begin]
-        default: compare
-      digest:
-        description: Set by the action plugin.
-        type: str
-      wait:
-        description: Set by the action plugin.
-        type: float
 attributes:
   check_mode:
     description: Says what would differ, or why it would be refused, and changes nothing.

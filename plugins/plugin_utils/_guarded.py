@@ -10,23 +10,21 @@ import time
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
+from ansible_collections.wattfleet.energy.plugins.plugin_utils._connection import ConnectionAction
 
 GUARD = "wattfleet.energy.guard"
 # Seconds after the wait within which a host that undoes a change by itself has to be back.
 GRACE = 30.0
-# A session that the change has cut is noticed after three of these, in seconds; the configured ones may be much slower.
-ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+ALIVE = 5  # s, see _notice_cuts
 WAIT_MIN = 60.0
 # Seconds within which a module that is cut off has begun its change, if it ever does.
 BEGIN = 15.0
 
 
-class GuardedAction(ActionBase):
+class GuardedAction(ConnectionAction):
     """Runs the module of the same name as a guarded change. One execution where nothing differs."""
 
     _supports_check_mode = True
-    _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -46,24 +44,11 @@ class GuardedAction(ActionBase):
             result, {**arguments, "guard": {**options, "wait": wait}}, measured, wait, task_vars
         )
 
-    # Connections
-
-    def _reconnect(self) -> None:
-        """The next execution opens a connection of its own: one from before the change would prove nothing."""
-        reset = getattr(self._connection, "reset", None)
-        if reset is not None:
-            reset()
-
-    def _notice_cuts(self) -> None:
-        """Have ssh notice soon that the change has cut the session."""
-        if self._connection.transport == "ssh":
-            words = self._connection.get_option("ssh_args") or ""
-            if ALIVE not in words:
-                self._connection.set_option("ssh_args", f"{ALIVE} {words}")
+    # Connections: one from before the change would prove nothing.
 
     def _measure(self, task_vars: dict[str, Any] | None) -> float:
         """Seconds that a new connection with one execution takes."""
-        self._notice_cuts()
+        self._notice_cuts(ALIVE)
         self._reconnect()
         begun = time.monotonic()
         told = self._execute_module(module_name=GUARD, module_args={"state": "status"}, task_vars=task_vars)

@@ -17,7 +17,6 @@ from wattfleet.errors import WattfleetError
 from tests.fault.kill_hub import UNCHECKED, UNTOLD
 from tests.fault.report import FaultReport
 from tests.fault.rig.rig import say
-from tests.fleet.counting import count_site
 from tests.fleet.fleet import Fleet
 
 HUB = "hub"
@@ -86,8 +85,7 @@ class HubHost:
         say(f"waiting {settle:.0f} s for what is still under way")
         time.sleep(settle)
         for site in self.fleet.sites:
-            answers, readings = self.fleet.answers(site), self.fleet.readings(site, start, end)
-            report.add(site, count_site(answers, readings, self.fleet.intervals(site), start, end))
+            report.add(site, self.fleet.both_ends(site, start, end))
 
     def judge(self, report: FaultReport) -> set[str]:
         """Whatever is not in order is a piece of evidence. Returns the kinds of notes that the audit makes."""

@@ -10,7 +10,6 @@ import random
 import time
 
 from tests.fault.report import FaultReport
-from tests.fleet.counting import count_site
 from tests.fleet.fleet import Fleet
 
 # s, after which the hub has what was read before: a batch, its repetition when it was lost, its commit.
@@ -38,8 +37,5 @@ def run(fleet: Fleet, rounds: int) -> FaultReport:
     print(f"    waiting {SETTLE:.0f} s for what is still under way", flush=True)
     time.sleep(SETTLE)
     for site in fleet.sites:
-        readings = fleet.readings(site, start, end)
-        report.add(
-            site, count_site(fleet.answers(site), readings, fleet.intervals(site), start, end, excused[site])
-        )
+        report.add(site, fleet.both_ends(site, start, end, excused[site]))
     return report

@@ -6,12 +6,10 @@ from __future__ import annotations
 import random
 import time
 
+from tests.fault.kill_services import SETTLE, UNCOMMITTED
 from tests.fault.report import FaultReport
-from tests.fleet.counting import count_site
 from tests.fleet.fleet import Fleet
 
-SETTLE = 60.0
-UNCOMMITTED = 1.5
 DARK = 3.0
 
 
@@ -37,8 +35,5 @@ def run(fleet: Fleet, rounds: int) -> FaultReport:
     print(f"    waiting {SETTLE:.0f} s for what is still under way", flush=True)
     time.sleep(SETTLE)
     for site in fleet.sites:
-        readings = fleet.readings(site, start, end)
-        report.add(
-            site, count_site(fleet.answers(site), readings, fleet.intervals(site), start, end, excused[site])
-        )
+        report.add(site, fleet.both_ends(site, start, end, excused[site]))
     return report

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from wattfleet.paths import ROOT
 from wattfleet.playbook import PlaybookResult, run_playbook
 from wattfleet_lab.state import State
 
-from tests.fleet.counting import Answer, Reading
+from tests.fleet.counting import Answer, Count, Reading, count_site
 
 
 class Fleet:
@@ -193,6 +194,13 @@ class Fleet:
             )
             for row in csv.DictReader(io.StringIO(text))
         ]
+
+    def both_ends(
+        self, site: str, start: float, end: float, excused: Sequence[tuple[float, float]] = ()
+    ) -> Count:
+        """Compare both ends of a site between two Unix times, `excused` spans as in count_site."""
+        readings = self.readings(site, start, end)
+        return count_site(self.answers(site), readings, self.intervals(site), start, end, excused)
 
 
 def _iso(moment: float) -> str:

@@ -19,7 +19,6 @@ from wattfleet_lab.addresses import Plan
 
 from tests.fault.kill_services import SETTLE
 from tests.fault.report import FaultReport
-from tests.fleet.counting import count_site
 from tests.fleet.fleet import Fleet
 
 DOMAIN = "brokers.energy.internal"
@@ -187,8 +186,7 @@ class LargeFleet(Fleet):
         time.sleep(max(0.0, end + SETTLE - time.time()))
         report = FaultReport(name, rounds=1)
         for site in sites or list(self.sites):
-            readings = self.readings(site, start, end)
-            report.add(site, count_site(self.answers(site), readings, self.intervals(site), start, end))
+            report.add(site, self.both_ends(site, start, end))
         late = self.delays(start, end)
         report.figures = {f"{site}_p99_s": late[site] for site in sites or list(self.sites) if site in late}
         print(f"{name}: {end - start:.0f} s, {report}")

@@ -11,6 +11,8 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from wattfleet.playbook import PlaybookResult
@@ -147,6 +149,38 @@ def test_a_site_moves_to_another_database_while_its_data_flows(large: LargeFleet
     assert large.stored(source, site) == 0
     report = large.counted("move", start, time.time())
     assert report.passed, report.findings[:10]
+
+
+def backed_up(fleet: LargeFleet, database: str) -> bool:
+    """Whether the first full backup of a database, which hub.yml begins, has come to its end."""
+    return "full backup" in fleet.ssh("hub", f"sudo -u postgres pgbackrest --stanza={database} info")
+
+
+def test_both_databases_go_back_to_a_time_before_a_move(large: LargeFleet) -> None:
+    start = time.time()
+    site = "lab-02"
+    before = large.homes()
+    target = next(name for name in DATABASES if name != before[site])
+    for database in DATABASES:
+        wait(partial(backed_up, large, database), f"a full backup of {database}", 300)
+    time.sleep(20)
+    moment = datetime.now(UTC)
+    time.sleep(5)
+    # What each database knows of the site changes, and its old home has none of its readings any more.
+    large.ssh("hub", f"sudo energy-hub move-site {site} {target}")
+    large.ssh("hub", f"sudo energy-hub move-site {site} {target} --purge")
+    time.sleep(20)
+    result = large.play("restore", hub_restore_to=moment.isoformat(sep=" "), hub_restore_confirm="hub")
+    back = time.time()
+    assert result.ok, explain(result)
+    assert large.homes() == before
+    took = large.await_newer(back, list(large.sites))
+    print(f"both databases are at {moment:%H:%M:%S}: readings of all sites {took:.1f} s after the playbook")
+    # Also what the databases had had of the time since then: the gateways have sent it again.
+    report = large.counted("restore", start, time.time())
+    assert report.passed, report.findings[:10]
+    assert large.stored(target, site) == 0
+    unchanged(large.play("hub"))
 
 
 def test_certificates_are_renewed_at_every_broker(large: LargeFleet) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.fault.kill_services import SETTLE, UNCOMMITTED
-from tests.fleet.counting import count_site
 from tests.fleet.fleet import Fleet
 from tests.fleet.previous import Release, previous_release
 from tests.fleet.test_main_path import explain, verdicts
@@ -119,10 +118,8 @@ def test_the_upgrade_loses_nothing_and_is_complete(upgraded: Fleet, old: Release
     time.sleep(SETTLE)
     # The polling service ends in good order: what it has read is committed. A poll that it ended within was not.
     moment = float(restarted.strip().lstrip("@"))
-    count = count_site(
-        fleet.answers(site),
-        fleet.readings(site, start, end),
-        fleet.intervals(site),
+    count = fleet.both_ends(
+        site,
         start,
         end,
         [(moment - UNCOMMITTED, moment + UNCOMMITTED), (off - UNCOMMITTED, on + UNCOMMITTED)],

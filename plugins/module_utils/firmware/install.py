@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..guard import durable, errors, units
+from ..guard import durable, errors, lock, units
 from ..guard import host as guard_host
 from ..guard import timer as guard_timer
 from . import (
@@ -47,7 +47,7 @@ PARTS: Mapping[str, tuple[ModuleType, ...]] = {
         verdict,
         versions,
     ),
-    "guard": (durable, errors, guard_host, guard_timer),
+    "guard": (durable, errors, guard_host, guard_timer, lock),
 }
 MAIN = f"import sys\n\nfrom {PACKAGE}.firmware.program import main\n\nsys.exit(main())\n"
 

@@ -8,15 +8,13 @@ incoming/    the image that is on its way (incoming.py)
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..guard import durable
+from ..guard import durable, lock
 from .host import FirmwareError, Host
 
 BASE = "/var/lib/energy-firmware"
@@ -32,24 +30,11 @@ class Store:
 
     @contextmanager
     def lock(self, wait: float = 30) -> Iterator[None]:
-        """One decision at a time. The kernel takes the lock from a process that dies."""
+        """One decision at a time."""
         durable.make_directory(self.base, mode=0o700)
-        handle = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = time.monotonic() + wait
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise FirmwareError(
-                            f"another run has held {BASE}/lock for {wait:g} s; try again"
-                        ) from None
-                    time.sleep(0.05)
+        busy = FirmwareError(f"another run has held {BASE}/lock for {wait:g} s; try again")
+        with lock.held(self.base / "lock", wait, busy):
             yield
-        finally:
-            os.close(handle)
 
     def state(self) -> Record:
         try:

@@ -12,16 +12,14 @@ Each directory has one meaning, and gets or loses it by one rename:
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import durable
+from . import durable, lock
 from .errors import GuardError
 from .host import Host
 
@@ -44,24 +42,11 @@ class Store:
 
     @contextmanager
     def lock(self, wait: float = 30) -> Iterator[None]:
-        """Only one of begin, confirm and restore at a time. The kernel takes the lock from a process that dies."""
+        """Only one of begin, confirm and restore at a time."""
         self.make()
-        handle = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            deadline = time.monotonic() + wait
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise GuardError(
-                            f"another run has held {BASE}/lock for {wait:g} s; try again"
-                        ) from None
-                    time.sleep(0.05)
+        busy = GuardError(f"another run has held {BASE}/lock for {wait:g} s; try again")
+        with lock.held(self.base / "lock", wait, busy):
             yield
-        finally:
-            os.close(handle)
 
     # The change that waits
 

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import os
 import random
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from energy_collector.config import BufferConfig, Config
 
@@ -30,12 +27,12 @@ from tests.fault.rig.meters import PROFILE, Answer, MeterServer
 from tests.fault.rig.namespaces import FAR, Wan
 from tests.fault.rig.process import Process, wait_for
 from tests.fault.rig.relay import Relay
+from tests.fault.rig.standing import Standing
 from tests.unit.hub.authority import Authority
 
 SITE = "plant-a"
 # Unit: meter. The first two share a bus, the third has one of its own.
 HALL, ROOF = {1: "main", 2: "press"}, {3: "solar"}
-PREFIX = "wf-fault-"
 
 # s around a kill of the polling service in which a reading is excused: answers on their way through the socket and the
 # service at that instant. What it has taken is in the file of pending readings, committed or not.
@@ -51,7 +48,7 @@ def say(text: str) -> None:
     print(f"    {text}", flush=True)
 
 
-class Rig:
+class Rig(Standing):
     """All parts, started in order by `with` and ended whatever happens.
 
     `wan` puts the delivering service and the hub into namespaces, `relayed` puts a relay between them, `interval` is
@@ -72,6 +69,7 @@ class Rig:
         settings: dict[str, Any] | None = None,
         site: str = SITE,
     ) -> None:
+        super().__init__()
         self.site = site
         self._interval = interval
         self._wan = wan
@@ -81,27 +79,11 @@ class Rig:
         self._ingest_module = ingest
         self._prepare = prepare
         self._settings = settings or {}
-        self._stack = contextlib.ExitStack()
         self._kills: list[Span] = []
         self.excused: list[Span] = []
         self.revived = 0
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
     def _start(self) -> None:
-        sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        self._stack.callback(shutil.rmtree, self.folder)
-        self.folder.chmod(0o755)  # the database's user has to get through
         near = far = None
         if self._wan is not None:
             near, far = self._wan.near, self._wan.far
@@ -195,10 +177,6 @@ class Rig:
         return copy.deepcopy(found)
 
     # What the tests do.
-
-    def on_exit(self, action: Callable[[], object]) -> None:
-        """Called when the rig ends; from `prepare`, after the services have ended."""
-        self._stack.callback(action)
 
     def revive(self) -> None:
         """What systemd does on a gateway (`Restart=always`): start a service again that has ended."""
@@ -330,17 +308,6 @@ def paths_below(section: type, home: Path) -> dict[str, str]:
 def pause(low: float, high: float) -> None:
     """A random time, in s."""
     time.sleep(random.uniform(low, high))
-
-
-def sweep() -> None:
-    """Remove folders of runs that were killed before they could; their processes went with them."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if not Path(f"/proc/{pid}").exists():
-            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-            for mount in [one for one in mounts if one.startswith(f"{folder}/")]:
-                subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
-            shutil.rmtree(folder, ignore_errors=True)  # of another run that was killed; not this one's fault
 
 
 def stop_on_sigterm() -> None:

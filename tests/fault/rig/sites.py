@@ -7,17 +7,12 @@ in its mount namespace leads to loopback.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Self
 
 import psycopg
 from energy_collector.config import BufferConfig, Config
@@ -30,7 +25,8 @@ from tests.fault.rig.database import Database
 from tests.fault.rig.ingest import USUAL, Ingest
 from tests.fault.rig.meters import PROFILE, MeterServer
 from tests.fault.rig.process import Process, wait_for
-from tests.fault.rig.rig import PATIENCE, PREFIX, paths_below, say, sweep
+from tests.fault.rig.rig import PATIENCE, paths_below, say
+from tests.fault.rig.standing import Standing
 from tests.unit.hub.authority import Authority
 
 DOMAIN = "brokers.energy.internal"
@@ -111,7 +107,7 @@ class Gateway:
         self.meter.stop()
 
 
-class SitesRig:
+class SitesRig(Standing):
     """All parts, started in order by `with` and ended whatever happens."""
 
     def __init__(
@@ -125,30 +121,16 @@ class SitesRig:
         balancer: dict[str, object] | None = None,
     ) -> None:
         """`as_the_hub`: the brokers are set up as the role hub_broker does it, revocation list included."""
+        super().__init__()
         self._sites = list(sites)
         self._brokers = list(brokers)
         self._persistent = persistent_brokers
         self._as_the_hub = as_the_hub
         self._ingest_module = ingest
         self._balancer_settings = balancer or {}
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _start(self) -> None:
-        sweep()
-        folder = self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        self._stack.callback(shutil.rmtree, folder)
-        folder.chmod(0o755)  # the database's user has to get through
+        folder = self.folder
         authority = self.authority = Authority()
         self.database = self.make_database(folder / "database")
         self._started(self.database)

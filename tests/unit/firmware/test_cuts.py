@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import traceback
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +15,10 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.manifest
 from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.store import Store
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard import durable
 
+from tests.unit.cuts import cut_at
+
 from .gateway import ATTEMPT, NEW, OLD, WITHIN, FakeGateway, envelope, image_of
 
-CUT = 77
 COLLECTOR = b"collector 0.4.0"
 
 
@@ -88,30 +86,6 @@ CASES = {
     "collector, never confirmed": Case("collector", "good", confirms=False),
     "collector, taken back": Case("collector", "good", backwards=True),
 }
-
-
-def cut_at(step: int, work: Callable[[], object]) -> bool:
-    """Do the work in a process that dies at its step; whether it did."""
-    process = os.fork()
-    if process == 0:
-        taken = 0
-
-        def watch(_step: str, _path: Path) -> None:
-            nonlocal taken
-            taken += 1
-            if taken == step:
-                os._exit(CUT)
-
-        durable.watch = watch
-        try:
-            work()
-        except BaseException:  # noqa: BLE001 - a child of a test must not come back
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    assert code in (0, CUT), "the work itself failed"
-    return code == CUT
 
 
 def fresh(place: Path) -> FakeGateway:

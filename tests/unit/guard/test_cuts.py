@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +20,12 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.guard import (
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.change import Change
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.store import Store
 
+from tests.unit.cuts import cut_at
+
 from .conftest import FakeHost, tree
 
 NONCE = "n" * 64
 DIGEST = hashlib.sha256(NONCE.encode()).hexdigest()
-CUT = 77
 
 
 def change() -> Change:
@@ -65,30 +65,6 @@ def whole(root: Path) -> None:
     engine.begin(one, change(), DIGEST, 60)
     assert engine.apply(one) == 0, one.said
     engine.confirm(one, NONCE, None)
-
-
-def cut_at(step: int, work: Callable[[], object]) -> bool:
-    """Do the work in a process that dies at its step; whether it did."""
-    process = os.fork()
-    if process == 0:
-        taken = 0
-
-        def watch(_step: str, _path: Path) -> None:
-            nonlocal taken
-            taken += 1
-            if taken == step:
-                os._exit(CUT)
-
-        durable.watch = watch
-        try:
-            work()
-        except BaseException:  # noqa: BLE001 - a child of a test must not come back
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    assert code in (0, CUT), "the work itself failed"
-    return code == CUT
 
 
 @pytest.fixture
