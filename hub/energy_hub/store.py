@@ -10,35 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import psycopg
 from psycopg.types.multirange import Multirange
 
-from energy_hub.batch import NO_PREVIOUS, Body, Envelope, Series
-from energy_hub.logs import Throttle
+from energy_hub.alarms import Alarms
+from energy_hub.batch import NO_PREVIOUS, Body, Envelope
+from energy_hub.points import Points
 from energy_hub.revocation import CertificateId, certificate_id
 from energy_hub.rows import COLUMNS, Columns
+from energy_hub.times import spans
 from energy_hub.trust import TrustedKey, load_certificates
-
-log = logging.getLogger(__name__)
 
 CHAIN_PENDING, CHAIN_OK, CHAIN_BROKEN = 0, 1, 2
 # Of what nobody trusted has signed, so much is kept: by payload, and by site.
 UNSIGNED_BYTES = 65_536
 UNSIGNED_ROWS = 1_000
-# Points of one site; a thousand meters have fewer.
-POINTS_REMEMBERED = 30_000
 # Batches that may have come in the last second or two before a crash, and more.
 RECENT = 10_000
-# ms; readings of a batch that lie further apart are looked at separately by the rollups.
-GAP = 600_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StreamKey(NamedTuple):
@@ -98,12 +91,6 @@ class Committed:
     newest: list[int] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Point:
-    id: int
-    units: list[tuple[int, str]]  # (since, ms; unit), ascending
-
-
 class ElsewhereError(Exception):
     """Sites that are not to be written in this database: they live in another one, or are on their way."""
 
@@ -121,11 +108,8 @@ class Store:
             conninfo, autocommit=True, connect_timeout=10, application_name="energy-ingest"
         )
         self._keys: dict[str, tuple[int, list[Vouched]]] = {}
-        self._points: dict[int, dict[str, _Point]] = {}
-        self._months: set[tuple[int, int]] = set()
-        self._told = Throttle(300.0)
-        # What the commit under way has found.
-        self._evidence_found: Counter[str] = Counter()
+        self._alarms = Alarms(self.connection)
+        self._points = Points(self.connection, self._alarms)
         # Dates as UTC and intervals in one style, whatever the server's defaults are.
         self.connection.execute("SET timezone = 'UTC'")
         self.connection.execute(
@@ -235,11 +219,13 @@ class Store:
     def commit(self, group: Sequence[Signed]) -> Committed:
         """Commit a group in one transaction, durably, before it returns. Raises psycopg.Error, and then
         nothing of the group is committed; trying again is always safe. So it is after ElsewhereError."""
-        self._evidence_found = Counter()
+        self._alarms.found = Counter()
         ordered = sorted(group, key=lambda one: one.identity)
-        points = {id(one): self._resolve(one.site_id, one.body) for one in ordered if one.body is not None}
-        self._ensure_months(ordered)
-        result = Committed(evidence=self._evidence_found)
+        points = {
+            id(one): self._points.numbers(one.site_id, one.body) for one in ordered if one.body is not None
+        }
+        self._points.ensure_months([one.body for one in ordered if one.body is not None])
+        result = Committed(evidence=self._alarms.found)
         names = {one.site_id: one.site for one in ordered}
         with self.connection.transaction():
             self._hold(names)
@@ -375,9 +361,9 @@ class Store:
             detail = (
                 f"stored {stored[one.identity].hex()}, then {one.envelope.digest.hex()} (kept in quarantine)"
             )
-            self._tell("fork", one.site, stream, sequence, detail)
+            self._alarms.tell("fork", one.site, stream, sequence, detail)
             self._quarantine(one.site, one.payload, f"fork of sequence {sequence}: {detail}", signed=True)
-            self._evidence(one.site_id, "fork", stream, sequence, detail)
+            self._alarms.keep(one.site_id, "fork", stream, sequence, detail)
             # The batch after it may have been held against this one, when both came together: look again
             # later.
             self.connection.execute(
@@ -441,8 +427,8 @@ class Store:
             detail = (
                 f"{count} readings differ from those stored first, for instance {point} at {time.isoformat()}"
             )
-            self._tell("conflict", site, stream, sequence, detail)
-            self._evidence(site_id, "conflict", stream, sequence, detail)
+            self._alarms.tell("conflict", site, stream, sequence, detail)
+            self._alarms.keep(site_id, "conflict", stream, sequence, detail)
 
     def _mark_committed(
         self, identities: Sequence[Identity], names: dict[int, str]
@@ -527,108 +513,8 @@ class Store:
                 self._chain_broken(names[site_id], site_id, bytes(stream), sequence, detail)
 
     def _chain_broken(self, site: str, site_id: int, stream: bytes, sequence: int, detail: str) -> None:
-        self._tell("chain broken", site, stream, sequence, detail)
-        self._evidence(site_id, "chain-broken", stream, sequence, detail)
-
-    def _tell(self, kind: str, site: str, stream: bytes, sequence: int, detail: str) -> None:
-        """Evidence keeps each of them; a gateway that has gone wrong must not fill the log."""
-        held = self._told((kind, site))
-        if held is not None:
-            more = f" (and {held} more like it before)" if held else ""
-            log.error(
-                "ERR %s: site %s stream %s sequence %d: %s%s",
-                kind,
-                site,
-                stream.hex(),
-                sequence,
-                detail,
-                more,
-            )
-
-    def _evidence(
-        self, site_id: int, kind: str, stream: bytes | None, sequence: int | None, detail: str
-    ) -> None:
-        self.connection.execute(
-            "INSERT INTO evidence (site, kind, stream, sequence, detail) VALUES (%s, %s, %s, %s, %s)",
-            (site_id, kind, stream, sequence, detail),
-        )
-        self._evidence_found[kind] += 1
-
-    # --- points, units, partitions
-
-    def _resolve(self, site_id: int, body: Body) -> list[int]:
-        """The numbers of a body's points, in their order; points and units that are new are made."""
-        known = self._points.setdefault(site_id, {})
-        if len(known) > POINTS_REMEMBERED:
-            # No site has so many; one that makes up new ones must not fill the memory of all.
-            known.clear()
-        missing = sorted({series.point for series in body.series if series.point not in known})
-        if missing:
-            self._load_points(site_id, missing, body.series)
-        numbers = []
-        for series in body.series:
-            point = known[series.point]
-            since, unit = point.units[0]
-            if len(point.units) > 1:
-                since, unit = max(
-                    (entry for entry in point.units if entry[0] <= series.times[0]), default=point.units[0]
-                )
-            if unit != series.unit:
-                self._add_unit(site_id, point, series, f"from {unit} (since {_iso(since)})")
-            numbers.append(point.id)
-        return numbers
-
-    def _load_points(self, site_id: int, names: list[str], series: Iterable[Series]) -> None:
-        units = {one.point: one.unit for one in series}
-        with self.connection.transaction():
-            self.connection.execute(
-                "INSERT INTO point (site, name) SELECT %s, name FROM unnest(%s::text[]) AS name"
-                " ORDER BY name ON CONFLICT DO NOTHING",
-                (site_id, names),
-            )
-            # The first unit of a point holds from the beginning: a backlog may bring older readings later.
-            self.connection.execute(
-                "INSERT INTO point_unit (point, since, unit) SELECT p.id, %s, t.unit"
-                " FROM unnest(%s::text[], %s::text[]) AS t (name, unit)"
-                " JOIN point p ON p.site = %s AND p.name = t.name ORDER BY p.id ON CONFLICT DO NOTHING",
-                (_EPOCH, names, [units[name] for name in names], site_id),
-            )
-        known = self._points[site_id]
-        for point_id, name, since, unit in self.connection.execute(
-            "SELECT p.id, p.name, u.since, u.unit FROM point p JOIN point_unit u ON u.point = p.id"
-            " WHERE p.site = %s AND p.name = ANY(%s) ORDER BY u.since",
-            (site_id, names),
-        ):
-            known.setdefault(name, _Point(point_id, [])).units.append((_milliseconds(since), unit))
-
-    def _add_unit(self, site_id: int, point: _Point, series: Series, was: str) -> None:
-        since = _EPOCH + timedelta(milliseconds=series.times[0])
-        detail = f"{series.point}: {was} to {series.unit} since {_iso(series.times[0])}"
-        with self.connection.transaction():
-            added = self.connection.execute(
-                "INSERT INTO point_unit (point, since, unit) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (point.id, since, series.unit),
-            ).rowcount
-            if added:
-                if self._told(("unit changed", site_id)) is not None:
-                    log.warning("unit changed: %s", detail)
-                self._evidence(site_id, "unit-changed", None, None, detail)
-        point.units = sorted([*point.units, (series.times[0], series.unit)])
-
-    def _ensure_months(self, group: Sequence[Signed]) -> None:
-        moments: dict[tuple[int, int], datetime] = {}
-        seen: set[int] = set()
-        for one in group:
-            for series in one.body.series if one.body else ():
-                if id(series.times) in seen:
-                    continue
-                seen.add(id(series.times))
-                for moment in _months(series.times):
-                    moments[moment.year, moment.month] = moment
-        for month in sorted(moments.keys() - self._months):
-            if self.connection.execute("SELECT ensure_month(%s)", (moments[month],)).fetchone() == (True,):
-                log.info("partition of %04d-%02d made", *month)
-            self._months.add(month)
+        self._alarms.tell("chain broken", site, stream, sequence, detail)
+        self._alarms.keep(site_id, "chain-broken", stream, sequence, detail)
 
 
 def generation_of(connection: psycopg.Connection) -> str:
@@ -638,45 +524,6 @@ def generation_of(connection: psycopg.Connection) -> str:
     ).fetchone()
     assert row is not None, "a function has one row"
     return f"{row[0]}-{int(row[1], 16)}"
-
-
-def spans(body: Body) -> list[tuple[int, int]]:
-    """From where to where (ms since 1970) a body has readings, ascending; what lies further apart than GAP are two."""
-    found: list[tuple[int, int]] = []
-    # Series that were polled together share one object.
-    different = {id(series.times): series.times for series in body.series}.values()
-    pieces = sorted(piece for times in different for piece in _pieces(times))
-    for first, last in pieces:
-        if found and first - found[-1][1] <= GAP:
-            found[-1] = (found[-1][0], max(found[-1][1], last))
-        else:
-            found.append((first, last))
-    return found
-
-
-def _pieces(times: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ascending times, cut where they are further apart than GAP."""
-    if times[-1] - times[0] <= GAP:
-        yield times[0], times[-1]
-        return
-    first = before = times[0]
-    for time in times:
-        if time - before > GAP:
-            yield first, before
-            first = time
-        before = time
-    yield first, before
-
-
-def _months(times: Sequence[int]) -> set[datetime]:
-    """The first days of the months that ascending times (ms since 1970) fall into."""
-    ends = {_first_day(times[0]), _first_day(times[-1])}
-    return ends if len(ends) == 1 else {_first_day(time) for time in times}
-
-
-def _first_day(time: int) -> datetime:
-    moment = _EPOCH + timedelta(milliseconds=time)
-    return datetime(moment.year, moment.month, 1, tzinfo=UTC)
 
 
 def _identities(group: Sequence[Signed]) -> tuple[list[int], list[bytes], list[int]]:
@@ -696,11 +543,3 @@ def ranges(multirange: Multirange[int]) -> Ranges:
     return [
         (one.lower, one.upper - 1) for one in multirange if one.lower is not None and one.upper is not None
     ]
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _iso(milliseconds: int) -> str:
-    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")

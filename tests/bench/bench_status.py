@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from energy_hub import cli, migrate
+from energy_hub import migrate
+from energy_hub.commands import tools
 from energy_hub.fleet import document as fleet
 from energy_hub.fleet import queries
 from psycopg.rows import dict_row
@@ -141,7 +142,7 @@ def _measure(cluster: Cluster, sites: int, file: Path) -> None:
             found = fleet.document(connection, None, now)
             took, computed = time.monotonic() - began, time.process_time() - ours
             theirs = _computed(backend) - theirs
-        text = json.dumps(found, default=cli._text, separators=(",", ":"))
+        text = json.dumps(found, default=tools.iso, separators=(",", ":"))
         print(
             f"{turn} document: {took:.2f} s, of which PostgreSQL computed {theirs:.2f} s and we {computed:.2f} s;"
             f" {len(text) / 1e6:.2f} MB of JSON"

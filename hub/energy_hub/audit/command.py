@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import psycopg
 from energy_hub.audit.context import Scope
 from energy_hub.audit.findings import Finding, Report
 from energy_hub.audit.verify import verify
+from energy_hub.commands import tools
 from energy_hub.config import ConfigError
 from energy_hub.databases import CONFIG, opened
 from energy_hub.evidence import keys
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
     one.add_argument("--site", action="append", help="only this site; may be given more than once")
     one.add_argument(
         "--since",
-        type=_moment,
+        type=tools.moment,
         help="only batches that came in since then, ISO 8601; trees are looked at in full",
     )
     one.add_argument(
@@ -141,14 +142,7 @@ def as_text(report: Report) -> list[str]:
 
 
 def _text(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return tools.iso(moment) if moment else None
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import cli
+from energy_hub.commands import tools
 from energy_hub.evidence import keys, leaves, merkle, step, witness
 from energy_hub.evidence.checkpoint import Checkpoint, CheckpointError, SiteTree, fleet_root, site_leaf
 from energy_hub.evidence.step import Done, StepError
@@ -242,20 +243,20 @@ def test_command_signs_with_a_key_that_was_made_here(
     database: Database, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = tmp_path / "checkpoint.key"
-    assert cli.main(["checkpoint-key", "--key", str(key)]) == cli.OK
+    assert cli.main(["checkpoint-key", "--key", str(key)]) == tools.OK
     identity = keys.key_id(keys.load_public(tmp_path / "checkpoint.pub"))
     assert capsys.readouterr().out == f"made {key}, key id {identity}\n"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     made = key.read_bytes()
-    assert cli.main(["checkpoint-key", "--key", str(key)]) == cli.OK
+    assert cli.main(["checkpoint-key", "--key", str(key)]) == tools.OK
     assert (key.read_bytes(), capsys.readouterr().out) == (made, "")
     fill(store, "plant-a", 2)
     command = ["checkpoint", "--database", database.conninfo("energy_ingest"), "--key", str(key)]
-    assert cli.main(command) == cli.OK
+    assert cli.main(command) == tools.OK
     assert "checkpoint 1: 2 batches came into the trees of 1 sites" in capsys.readouterr().out
     assert f"key {identity}\n" in str(database.one("SELECT body FROM checkpoint"))
     key.chmod(0o640)
-    assert cli.main(command) == cli.FAILED
+    assert cli.main(command) == tools.FAILED
     assert "others may read this private key" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from energy_hub import cli, config
+from energy_hub.commands import tools
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -56,10 +57,10 @@ def test_fault(tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFi
     file.write_text(text)
     with pytest.raises(config.ConfigError, match=message):
         config.load(file)
-    assert cli.main(["ingest", "--config", str(file)]) == cli.FAILED
+    assert cli.main(["ingest", "--config", str(file)]) == tools.FAILED
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["ingest", "--config", "/nonexistent.yaml"]) == cli.FAILED
+    assert cli.main(["ingest", "--config", "/nonexistent.yaml"]) == tools.FAILED
     assert capsys.readouterr().err == "energy-hub: ERR /nonexistent.yaml: No such file or directory\n"

@@ -17,6 +17,7 @@ import jsonschema
 import psycopg
 import pytest
 from energy_hub import cli, description, migrate, rollup
+from energy_hub.commands import tools
 from energy_hub.evidence.step import Shard
 from energy_hub.fleet.document import document, of_all
 from energy_hub.store import Store
@@ -190,7 +191,7 @@ def looked(fleet: Database, names: list[str] | None = None) -> dict[str, Any]:
     """As it travels: JSON, and by the schema."""
     with fleet.connect("energy_read") as connection:
         connection.execute("SET timezone = 'UTC'")
-        text = json.dumps(document(connection, names, NOW), default=cli._text)
+        text = json.dumps(document(connection, names, NOW), default=tools.iso)
     found: dict[str, Any] = json.loads(text)
     jsonschema.Draft202012Validator(
         json.loads(SCHEMA.read_text()), format_checker=jsonschema.FormatChecker()
@@ -351,7 +352,7 @@ def test_the_command_with_names(fleet: Database, tmp_path: Path, capsys: pytest.
     file = tmp_path / "names"
     file.write_text("plant-a\nghost\n")
     command = ["fleet", "--database", fleet.conninfo("energy_read"), "--sites", str(file)]
-    assert cli.main(command) == cli.OK
+    assert cli.main(command) == tools.OK
     found = json.loads(capsys.readouterr().out)
     assert list(found["sites"]) == ["ghost", "plant-a"]
     assert (found["sites"]["ghost"]["state"], found["sites"]["ghost"]["since"]) == ("never seen", None)
@@ -367,7 +368,7 @@ def test_several_databases_make_one_fleet(fleet: Database) -> None:
         for connection in (one, other):
             connection.execute("SET timezone = 'UTC'")
         halves = [Shard(one, frozenset(names[::2])), Shard(other, frozenset(names[1::2]))]
-        found = json.loads(json.dumps(of_all(halves, None, NOW), default=cli._text))
+        found = json.loads(json.dumps(of_all(halves, None, NOW), default=tools.iso))
         asked = of_all(halves, [names[0], names[1], "ghost"], NOW)
     assert found["sites"] == whole["sites"]
     assert found["fleet"] == whole["fleet"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from energy_hub import cli
+from energy_hub.commands import tools
 from wattfleet.rollout.gate_settings import gate_settings
 from wattfleet.rollout.gates import Outcome, Verdict
 from wattfleet.rollout.health import Answer, Span, answer
@@ -43,7 +44,7 @@ class Command:
         one = next(iter(spans.values()))
         span = [f"--since={one.since.isoformat()}", f"--until={one.until.isoformat()}"]
         database = self.database.conninfo("energy_read")
-        assert cli.main(["health", "--json", "--database", database, *span, *sites]) == cli.OK
+        assert cli.main(["health", "--json", "--database", database, *span, *sites]) == tools.OK
         return answer(json.loads(self.capsys.readouterr().out))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from energy_hub import cli
+from energy_hub.commands import tools
 from energy_hub.health import Delivered, by_bus, complete_until, watermark
 
 from .conftest import Database
@@ -30,7 +31,7 @@ def ask(database: Database, capsys: pytest.CaptureFixture[str], *arguments: str)
     command = ["health", "--database", database.conninfo("energy_read"), "--json"]
     if "--since" not in arguments:
         arguments = ("--since", "2026-01-01T00:00:00Z", "--until", "2026-01-01T00:15:00Z", *arguments)
-    assert cli.main([*command, *arguments]) == cli.OK
+    assert cli.main([*command, *arguments]) == tools.OK
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
@@ -168,13 +169,13 @@ def test_a_table_and_wrong_spans(fleet: Fleet, capsys: pytest.CaptureFixture[str
     fleet.deliver("plant-a", {"main/active_power": polls(0, 5)})
     command = ["health", "--database", fleet.database.conninfo("energy_read")]
     span = ["--since", "2026-01-01T00:00:00Z", "--until", "2026-01-01T01:00:00Z"]
-    assert cli.main([*command, *span, "--site", "plant-a"]) == cli.OK
+    assert cli.main([*command, *span, "--site", "plant-a"]) == tools.OK
     assert capsys.readouterr().out.splitlines()[1].split() == ["plant-a", "main", "5", "5", "5", "0", "0"]
-    assert cli.main([*command, *span, "--site", "nobody"]) == cli.FAILED
+    assert cli.main([*command, *span, "--site", "nobody"]) == tools.FAILED
     assert "nobody: the hub has never heard of it" in capsys.readouterr().err
-    assert cli.main([*command, *span, "--site", "plant-a@yesterday"]) == cli.USAGE
+    assert cli.main([*command, *span, "--site", "plant-a@yesterday"]) == tools.USAGE
     assert "expected a site, or a site and its span" in capsys.readouterr().err
-    assert cli.main([*command, "--since", span[3], "--until", span[1]]) == cli.USAGE
+    assert cli.main([*command, "--since", span[3], "--until", span[1]]) == tools.USAGE
     assert "expected one that ends later" in capsys.readouterr().err
 
 

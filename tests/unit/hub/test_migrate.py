@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from energy_hub import cli, migrate
+from energy_hub.commands import tools
 
 from .conftest import Database
 
@@ -19,16 +20,16 @@ def run(database: Database, *arguments: str) -> int:
 def test_check_then_apply_then_nothing_left(
     empty_database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(empty_database, "--check") == cli.WOULD_CHANGE
+    assert run(empty_database, "--check") == tools.WOULD_CHANGE
     assert "would apply migration 0001_readings" in capsys.readouterr().out
     assert empty_database.one("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
-    assert run(empty_database) == cli.OK
+    assert run(empty_database) == tools.OK
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "applied migration 0001_readings"
     months = [line for line in lines if re.fullmatch(r"applied partition \d{4}-\d\d", line)]
     assert len(months) == migrate.MONTHS_AHEAD + 2
-    assert run(empty_database, "--check") == cli.OK
-    assert run(empty_database) == cli.OK
+    assert run(empty_database, "--check") == tools.OK
+    assert run(empty_database) == tools.OK
     assert capsys.readouterr().out == ""
 
 
@@ -52,7 +53,7 @@ def test_failing_migration_leaves_nothing(
 ) -> None:
     broken = migrate.Migration(1, "broken", "CREATE TABLE a (x int); SELECT 1/0")
     monkeypatch.setattr(migrate, "shipped", lambda: [broken])
-    assert run(empty_database) == cli.FAILED
+    assert run(empty_database) == tools.FAILED
     assert capsys.readouterr().err == "energy-hub: ERR database: division by zero\n"
     assert empty_database.one("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
@@ -60,19 +61,19 @@ def test_failing_migration_leaves_nothing(
 def test_edited_migration_is_refused(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     with database.connect("energy_migrate") as connection:
         connection.execute("UPDATE migration SET digest = '\\x00'")
-    assert run(database, "--check") == cli.FAILED
+    assert run(database, "--check") == tools.FAILED
     assert "released migrations must not be edited" in capsys.readouterr().err
 
 
 def test_newer_database_is_refused(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     with database.connect("energy_migrate") as connection:
         connection.execute("INSERT INTO migration VALUES (9999, 'later', '\\x00')")
-    assert run(database) == cli.FAILED
+    assert run(database) == tools.FAILED
     assert "install the newer release again" in capsys.readouterr().err
 
 
 def test_no_database_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["migrate", "--database", "host=/nonexistent dbname=energy"]) == cli.FAILED
+    assert cli.main(["migrate", "--database", "host=/nonexistent dbname=energy"]) == tools.FAILED
     error = capsys.readouterr().err
     assert error.startswith("energy-hub: ERR CONNECTION_REFUSED database: ")
     assert error.count("\n") == 1

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import cli
+from energy_hub.commands import tools
 from energy_hub.pipeline import examine
 from energy_hub.store import Signed, Store
 from energy_hub.trust import TrustedKey
@@ -49,7 +50,7 @@ def filled(database: Database) -> Database:
 
 
 def run(database: Database, capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -> str:
-    assert cli.main([command, "--database", database.conninfo("energy_read"), *arguments]) == cli.OK
+    assert cli.main([command, "--database", database.conninfo("energy_read"), *arguments]) == tools.OK
     return capsys.readouterr().out
 
 

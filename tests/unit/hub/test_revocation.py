@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import cli
+from energy_hub.commands import tools
 from energy_hub.revocation import RevocationError, Revocations, certificate_id
 from energy_hub.trust import TrustError, check_statement
 
@@ -91,20 +92,20 @@ def test_the_command_tells_how_long_they_are_good_for(
     authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, authority.crl([authority.client("plant-a")], number=7))
-    assert run("--file", str(path), "--json") == cli.OK
+    assert run("--file", str(path), "--json") == tools.OK
     told = json.loads(capsys.readouterr().out)
     assert told["days_left"] == 30.0
     assert [(one["number"], one["revoked"]) for one in told["lists"]] == [(7, 1)]
-    assert run("--file", str(path)) == cli.OK
+    assert run("--file", str(path)) == tools.OK
     assert "CN=Test issuing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("left", "code", "expected"),
     [
-        (timedelta(days=16), cli.OK, ""),
-        (timedelta(days=14, hours=12), cli.OK, "WRN revocation list of CN=Test issuing ends in 14.5 days"),
-        (timedelta(hours=-12), cli.FAILED, "ERR revocation list of CN=Test issuing ended 0.5 days ago"),
+        (timedelta(days=16), tools.OK, ""),
+        (timedelta(days=14, hours=12), tools.OK, "WRN revocation list of CN=Test issuing ends in 14.5 days"),
+        (timedelta(hours=-12), tools.FAILED, "ERR revocation list of CN=Test issuing ended 0.5 days ago"),
     ],
 )
 def test_the_watch_warns_long_before(
@@ -118,5 +119,5 @@ def test_the_watch_warns_long_before(
 
 
 def test_the_watch_says_that_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--file", str(tmp_path / "crl.pem"), "--watch", "0.5") == cli.FAILED
+    assert run("--file", str(tmp_path / "crl.pem"), "--watch", "0.5") == tools.FAILED
     assert "No such file" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import cli
 from energy_hub.audit.context import Scope
 from energy_hub.audit.verify import verify
+from energy_hub.commands import tools
 from energy_hub.evidence import stamps, step
 from energy_hub.evidence.keys import raw
 from energy_hub.evidence.stamps import Authority, StampError
@@ -180,14 +181,14 @@ def test_checkpoints_are_stamped_now_and_then_and_audited(
     store.close()
     command = ["checkpoint", "--database", database.conninfo("energy_ingest"), "--key", str(key)]
     command += ["--stamp-url", stamper.authority.url, "--stamp-ca", str(stamper.authority.ca)]
-    assert cli.main(command) == cli.OK
+    assert cli.main(command) == tools.OK
     assert "checkpoint 1: stamped by http://127.0.0.1" in capsys.readouterr().out
-    assert cli.main(command) == cli.OK
+    assert cli.main(command) == tools.OK
     assert stamper.asked == 1
-    assert cli.main([*command, "--stamp-interval", "0"]) == cli.OK
+    assert cli.main([*command, "--stamp-interval", "0"]) == tools.OK
     assert stamper.asked == 2
     stamper.answer = lambda _: b""
-    assert cli.main([*command, "--stamp-interval", "0"]) == cli.FAILED
+    assert cli.main([*command, "--stamp-interval", "0"]) == tools.FAILED
     assert database.one("SELECT count(*) FROM checkpoint") == 4
     assert database.rows("SELECT checkpoint FROM checkpoint_stamp ORDER BY 1") == [(1,), (3,)]
 
@@ -230,5 +231,5 @@ def test_checkpoint_that_was_made_for_a_later_time(database: Database, stamper: 
 
 
 def test_url_and_certificates_belong_together(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["checkpoint", "--stamp-url", "http://localhost/"]) == cli.FAILED
+    assert cli.main(["checkpoint", "--stamp-url", "http://localhost/"]) == tools.FAILED
     assert "belong together" in capsys.readouterr().err
