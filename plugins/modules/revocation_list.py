@@ -229,6 +229,8 @@ def why(found: Any, wanted: list[Revoked], days: int, renew_at: float, now: date
     if entries_of(found) != {one.serial for one in wanted}:
         return "what is revoked has changed"
     start, end = times(found)
+    if start > now:
+        return "it is not valid yet, and nobody can use it"
     life = end - start
     if abs(life - BACKDATED - timedelta(days=days)) > timedelta(minutes=1):
         return f"it is valid for other than {days} days"
@@ -242,8 +244,10 @@ def sign(issuer: Issuer, key: Any, wanted: list[Revoked], days: int, now: dateti
     start = now - BACKDATED
     number = int(now.timestamp())
     if issuer.found is not None:
-        # A reader that has both takes the one that began later.
-        start = max(start, times(issuer.found)[0] + timedelta(seconds=1))
+        # A reader that has both takes the one that began later. One from the future was signed by a wrong clock.
+        before = times(issuer.found)[0]
+        if before <= now:
+            start = max(start, before + timedelta(seconds=1))
         number = max(number, number_of(issuer.found) + 1)
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -308,7 +312,7 @@ def renew(module: AnsibleModule, issuers: list[Issuer], wanted: list[Revoked], n
         if not issuer.key.exists():
             usable = (
                 issuer.found is not None
-                and times(issuer.found)[1] > now
+                and times(issuer.found)[0] <= now < times(issuer.found)[1]
                 and entries_of(issuer.found) >= {one.serial for one in wanted}
             )
             if not usable:

@@ -255,6 +255,21 @@ def test_a_list_is_renewed_at_once_when_that_is_asked_for(
     assert sign(folder, capsys, renew_at=0)["changed"]
 
 
+def test_a_list_from_the_future_is_signed_anew(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a controller whose clock was ahead: every broker says that it is not valid yet, and lets nobody in."""
+    (issuer,) = revocation_list.issuers_of(folder.issuers, [])
+    now = datetime.now(UTC).replace(microsecond=0)
+    key = folder.intermediates[0].key
+    folder.list.write_text(revocation_list.sign(issuer, key, [], 30, now + timedelta(days=20)))
+    (ahead,) = folder.lists()
+    told = sign(folder, capsys)
+    assert told["lists"][0]["reason"] == "it is not valid yet, and nobody can use it"
+    (found,) = folder.lists()
+    assert revocation_list.times(found)[0] <= now
+    assert revocation_list.number_of(found) > revocation_list.number_of(ahead)
+    assert not sign(folder, capsys)["changed"]
+
+
 def test_a_shorter_life_takes_effect(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     sign(folder, capsys)
     told = sign(folder, capsys, days=7)
