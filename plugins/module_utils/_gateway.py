@@ -39,7 +39,7 @@ def look(
     """
     started = time.monotonic()
     links_before = _links.counters_of(_links.read(_links.DEFAULT_PATH, interfaces))
-    counters_before, _failures = _counters.read(meters, socket_path)
+    counters_before, failures_before = _counters.read(meters, socket_path)
 
     result: dict[str, t.Any] = {
         "collector": _collector(socket_path),
@@ -55,7 +55,9 @@ def look(
     result["links"] = links
     result["link_findings"] = _links.judge(links, speed_min, duplex)
     result["counters"] = counters
-    result["counter_failures"] = failures
+    # What only the second look has cannot have grown, so that a failure of the first one is one of both.
+    failed = {one["name"] for one in failures}
+    result["counter_failures"] = failures + [one for one in failures_before if one["name"] not in failed]
     result["growth"] = {
         **_growth.growth(counters_before, counters),
         **_growth.growth(links_before, _links.counters_of(links)),

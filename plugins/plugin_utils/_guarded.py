@@ -17,8 +17,9 @@ GUARD = "wattfleet.energy.guard"
 GRACE = 30.0
 ALIVE = 5  # s, see _notice_cuts
 WAIT_MIN = 60.0
-# Seconds within which a module that is cut off has begun its change, if it ever does.
+# Seconds within which a module that is cut off has begun its change, if it ever does; more on a link that is slow.
 BEGIN = 15.0
+NEVER = "it was never begun"
 
 
 class GuardedAction(ConnectionAction):
@@ -82,17 +83,22 @@ class GuardedAction(ConnectionAction):
         begun = time.monotonic()
         told = {"measured": measured, "wait": wait, "reason": None, "restored_exactly": None}
         answer = self._ask(None, arguments, task_vars)
+        crash = _crash(answer)
         if answer is not None and "guard" in answer:
             result.update({key: value for key, value in answer.items() if key != "guard"})
             end = answer["guard"] if answer["guard"].get("outcome") else None
-        elif answer is not None and answer.get("failed") and "module_stdout" not in answer:
+        elif answer is not None and answer.get("failed") and not crash:
             # The module has refused, so nothing has begun.
             result.update(answer, changed=False)
             return result
         else:
             end = None
         if end is None:
-            end = self._confirm(nonce, begun, wait, task_vars)
+            # A session that was cut early may still be about to begin; a module that has crashed is not.
+            within = 0.0 if crash else max(BEGIN, 3 * measured)
+            end = self._confirm(nonce, begun, wait, within, task_vars)
+            if crash and end.get("exact") and end.get("reason") == NEVER:
+                end["reason"] = f"{NEVER}: the module has crashed: {crash}"
         took = round(time.monotonic() - begun, 2)
         told.update(outcome=end["outcome"], took=took)
         if end["outcome"] != "confirmed":
@@ -116,18 +122,34 @@ class GuardedAction(ConnectionAction):
             "undoes the change by itself; whether it has is not known. See journalctl -t energy-guard on the host."
         )
 
-    def _confirm(self, nonce: str, begun: float, wait: float, task_vars: Any) -> dict[str, Any]:
-        """Confirm over new connections, again and again, until the host says what has become of the change."""
+    def _confirm(
+        self, nonce: str, begun: float, wait: float, within: float, task_vars: Any
+    ) -> dict[str, Any]:
+        """Confirm over new connections, again and again, until the host says what has become of the change. It begins
+        `within` so many seconds, if it ever does."""
         while True:
             self._reconnect()
             answer = self._ask(GUARD, {"state": "confirmed", "nonce": nonce}, task_vars)
             # Confirmed twice means that the answer to the first time was lost.
             if answer is not None and answer.get("outcome"):
                 return answer
-            # A session that was cut early may still be about to begin.
-            late = time.monotonic() - begun > BEGIN
+            late = time.monotonic() - begun > within
             if late and answer is not None and answer.get("refusal") in ("nothing", "wrong_nonce"):
-                return {"outcome": "undone", "reason": "it was never begun", "exact": True}
+                return {"outcome": "undone", "reason": NEVER, "exact": True}
             if time.monotonic() >= begun + wait + GRACE:
                 return {"outcome": "unknown"}
             time.sleep(0.5)
+
+
+def _crash(answer: dict[str, Any] | None) -> str:
+    """In one line what a module has left behind that has crashed; nothing if it has not, or has not answered. Nobody
+    knows how far it has come, unlike one that has refused, which always says why in `msg`."""
+    if answer is None or not answer.get("failed") or ("msg" in answer and "module_stdout" not in answer):
+        return ""
+    # ansible-core 2.19 and newer carry the exception, older ones what the interpreter has printed.
+    summary = getattr(answer.get("exception"), "event", None)
+    for found in (getattr(summary, "msg", ""), answer.get("module_stderr"), answer.get("module_stdout")):
+        lines = str(found or "").strip().splitlines()
+        if lines:
+            return lines[-1].strip()[:300]
+    return "without a word"

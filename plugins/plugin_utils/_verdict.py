@@ -172,9 +172,15 @@ def _meters(info: Site, site: Site, _limits: Site, _now: float, verdict: Verdict
 
 
 def _counters(info: Site, _site: Site, _limits: Site, _now: float, verdict: Verdict) -> list[dict[str, str]]:
-    # A bus counts what its meters count; both are told, but the figure has each error once.
-    verdict["error_growth"] = sum(entry["growth"] for entry in info["exceeded"] if entry["kind"] != "meters")
     findings = []
+    # Many a meter does not answer to function 08, and has no counters of its own. The collector always has.
+    away = [one for one in info["counter_failures"] if one["name"] == "collector"]
+    if not away:
+        # A bus counts what its meters count; both are told, but the figure has each error once.
+        verdict["error_growth"] = sum(one["growth"] for one in info["exceeded"] if one["kind"] != "meters")
+    elif info["collector"]["running"]:
+        error = f"the counters of the buses could not be read: {away[0]['error']}"
+        findings.append(_finding("counters", "collector", error, away[0]["cause"]))
     singular = {"buses": "bus", "meters": "meter", "devices": "device", "links": "link"}
     for entry in info["exceeded"]:
         subject = f"{singular.get(entry['kind'], entry['kind'])} {entry['name']}"

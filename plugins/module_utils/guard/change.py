@@ -170,7 +170,7 @@ class Change:
             return {**owner, "type": "link", "target": item["target"]}
         if item["state"] == "directory":
             return {**owner, "type": "directory", "mode": int(item["mode"], 8)}
-        digest = hashlib.sha256(item["content"].encode()).hexdigest()
+        digest = hashlib.sha256(content_of(item)).hexdigest()
         return {**owner, "type": "file", "mode": int(item["mode"], 8), "sha256": digest}
 
     def differing_files(self, host: Host) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -213,6 +213,13 @@ class Change:
         return found
 
 
+def content_of(item: dict[str, Any]) -> bytes:
+    """What a file of a change is to hold. A byte that is no UTF-8, which a person has written, Python reads as a lone
+    surrogate; it stays what it is."""
+    content: str = item["content"]
+    return content.encode("utf-8", "surrogateescape")
+
+
 def _words(step: Any) -> Any:
     """A command with its numbers as words, as YAML does not tell them apart."""
     if not isinstance(step, list):
@@ -243,7 +250,7 @@ def _file_diff(host: Host, item: dict[str, Any], entry: dict[str, Any]) -> dict[
     found, content = entries.look(host.at(item["path"]))
     both = "absent" not in (found["type"], entry["type"])
     head = both and any(found.get(key) != entry.get(key) for key in ("uid", "gid", "mode"))
-    wanted = item["content"].encode() if entry["type"] == "file" else None
+    wanted = content_of(item) if entry["type"] == "file" else None
     return {
         "before_header": item["path"],
         "after_header": item["path"],

@@ -60,7 +60,13 @@ def settle(module: Any, host: Host | None = None) -> None:
     engine.request_restore(host, "a new run began before it was confirmed")
     if not _wait_for_end(store):
         module.fail_json(msg=f"{text}, and it could not be undone yet; see journalctl -t energy-guard")
-    module.warn(f"{text}; it has been undone before this one")
+    outcome = (store.last(record["digest"]) or {}).get("outcome")
+    if outcome == "confirmed":
+        module.warn(
+            f"the change of {record['subject']} ({record['id']}) was confirmed by another run meanwhile"
+        )
+    else:
+        module.warn(f"{text}; it has been undone before this one")
 
 
 def conclude(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import durable, entries, manager, originals, probes, snapshot, sysctls, timer, units, ways
-from .change import STAGED, Change
+from .change import STAGED, Change, content_of
 from .errors import GuardError, RefusedError, StepError
 from .host import Host
 from .store import Store
@@ -49,7 +49,7 @@ def _stage(store: Store, change: Change) -> dict[str, str]:
         path = store.new / name
         path.parent.mkdir(mode=0o700, parents=True)
         path.touch(mode=0o600)
-        path.write_text(item["content"], encoding="utf-8")
+        path.write_bytes(content_of(item))
         staged[item["path"]] = name
     return staged
 
@@ -99,7 +99,7 @@ def _prepare(host: Host, store: Store, change: Change, digest: str, wait: float)
         raise GuardError(refusal)
     for item, entry in change.differing_files(host):
         if entry["type"] == "file":
-            contents[entry["sha256"]] = item["content"].encode()
+            contents[entry["sha256"]] = content_of(item)
     snapshot.write(store.new, was, contents)
     # Room that a restore gives back first, should the change have filled the disk.
     (store.new / "reserve").write_bytes(bytes(RESERVE + sum(map(len, contents.values()))))

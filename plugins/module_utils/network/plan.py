@@ -224,8 +224,18 @@ def _names(hosts: t.Sequence[t.Mapping[str, str]], path: Path, plan: Plan) -> No
     plan.names = "written"
     plan.files.append({"path": str(path), "content": after, "mode": "0644", "owner": "root", "group": "root"})
     plan.diff.append(
-        {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
+        {
+            "before_header": str(path),
+            "after_header": str(path),
+            "before": _readable(before),
+            "after": _readable(after),
+        }
     )
+
+
+def _readable(text: str) -> str:
+    """For people: a byte that is no UTF-8 as a question mark in a box."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def interfaces(root: str = "/sys/class/net") -> list[str]:

@@ -52,6 +52,20 @@ def test_confirmed(host: FakeHost) -> None:
     assert engine.status(host)["last"]["outcome"] == "confirmed"
 
 
+def test_bytes_that_are_no_text_stay_as_they_are(host: FakeHost) -> None:
+    """A person has written `café` in Latin-1 into a file that one of ours is added to."""
+    content = b"# caf\xe9\nnew\n"
+    change = Change(
+        subject="test", files=[{"path": "/etc/issue", "content": content.decode(errors="surrogateescape")}]
+    )
+    assert change.differences(host)
+    engine.begin(host, change, DIGEST, 60)
+    assert engine.apply(host) == 0, host.said
+    engine.confirm(host, NONCE, 0.0)
+    assert host.at("/etc/issue").read_bytes() == content
+    assert change.differences(host) == []
+
+
 def test_without_a_nonce(host: FakeHost, refused: Callable[..., RefusedError]) -> None:
     assert refused(None).kind == "no_nonce"
     begin(host)

@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.wattfleet.energy.plugins.action import gateway_info as action
-from ansible_collections.wattfleet.energy.plugins.module_utils import _certificate, _growth, _links, _services
+from ansible_collections.wattfleet.energy.plugins.module_utils import (
+    _certificate,
+    _gateway,
+    _growth,
+    _links,
+    _services,
+)
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -231,3 +237,25 @@ def test_the_true_offset_lies_within_the_uncertainty(offset: float, there: float
     told, uncertainty = action.clock_offset(sent, received, received + busy, got)
     assert uncertainty == pytest.approx((there + back) / 2)
     assert abs(told - offset) <= uncertainty + 1e-9
+
+
+def test_what_only_the_first_look_missed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without it nothing can be said of growth, as little as without the second one."""
+    collector = {"name": "collector", "code": "COLLECTOR", "error": "no answer", "cause": "see its journal"}
+    press = {**collector, "name": "press"}
+    looks = iter([({}, [collector, press]), ({"buses": {"hall": {"crc_errors": 4}}}, [press])])
+    monkeypatch.setattr(_gateway._counters, "read", lambda *_: next(looks))
+    found = _gateway.look(
+        [],
+        run_command=lambda *_a, **_o: (1, "", "no systemd here"),
+        socket_path=str(tmp_path / "control.sock"),
+        certificate=str(tmp_path / "gateway.crt"),
+        services=[],
+        interfaces=[],
+        speed_min=None,
+        duplex=None,
+        interval=0,
+        limit=0,
+    )
+    assert found["counter_failures"] == [press, collector]
+    assert found["exceeded"] == []

@@ -41,6 +41,7 @@ INFO = {
     "meters": [
         {"name": name, "unit": 1, "reachable": True, "failure": None} for name in ("main", "solar", "press")
     ],
+    "counter_failures": [],
     "exceeded": [],
     "link_findings": [],
 }
@@ -206,6 +207,30 @@ def test_line_noise_names_the_bus() -> None:
     assert (finding["subject"], finding["error"]) == ("bus hall", "crc_errors grew by 3 (at most 0)")
     assert "line noise" in finding["cause"]
     assert verdict["error_growth"] == 3
+
+
+def test_counters_that_could_not_be_read_are_not_none_at_all() -> None:
+    failure = {
+        "name": "collector",
+        "code": "COLLECTOR",
+        "error": "no answer within 5 s",
+        "cause": "see its journal",
+    }
+    verdict = verdict_of(counter_failures=[failure])
+    finding = only_finding(verdict)
+    assert (finding["check"], finding["subject"], finding["cause"]) == (
+        "counters",
+        "collector",
+        "see its journal",
+    )
+    assert finding["error"] == "the counters of the buses could not be read: no answer within 5 s"
+    assert verdict["error_growth"] is None
+    # One that is silent when it is asked for counters of its own, as many are.
+    assert verdict_of(counter_failures=[{**failure, "name": "solar"}])["ok"]
+    # A collector that does not run is told as such, once.
+    collector = {"running": False, "failure": {"error": "no collector listens", "cause": "start it"}}
+    verdict = verdict_of(counter_failures=[failure], collector=collector, buffer=None)
+    assert (only_finding(verdict)["check"], verdict["error_growth"]) == ("service", None)
 
 
 def test_links() -> None:

@@ -732,3 +732,15 @@ def test_names_are_part_of_the_plan(tmp_path: Path) -> None:
     assert made.names == "written"
     assert [Path(file["path"]).name for file in made.files] == ["hosts"]
     assert made.apply == []
+
+
+@pytest.mark.usefixtures("as_root")
+def test_names_are_kept_beside_bytes_that_are_no_text(tmp_path: Path) -> None:
+    own = b"127.0.0.1 localhost\n# caf\xe9\n"
+    (tmp_path / "hosts").write_bytes(own)
+    made = make([connection()], snapshot(), tmp_path, hosts=HUB)
+    (names,) = [file for file in made.files if file["path"].endswith("hosts")]
+    assert names["content"].encode("utf-8", "surrogateescape").endswith(own)
+    # What people are shown can be printed anywhere.
+    for diff in made.diff:
+        assert (diff["before"] + diff["after"]).encode()
