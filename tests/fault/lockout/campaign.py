@@ -24,7 +24,8 @@ from tests.fault.lockout.site import Site, prepare, prepare_hub
 from tests.fault.lockout.trial import Trial
 
 NAME = "lockout"
-ROUNDS = 300
+# Every fifth change is a good one, so that 300 are bad.
+ROUNDS = 375
 HOSTS = 8
 # s; as short as a busy machine allows. A site's own is 60 s and more.
 WAIT = 20.0
