@@ -51,8 +51,8 @@ class Figures:
     readings: int = 0
     commits: Histogram = field(default_factory=lambda: Histogram(COMMIT_BOUNDS))
     delays: Histogram = field(default_factory=lambda: Histogram(DELAY_BOUNDS))
-    # Unix seconds; None before the first commit.
-    last_commit: float | None = None
+    # Unix seconds; of the start before the first commit, or a worker that never gets as far would be no alert.
+    last_commit: float = field(default_factory=time.time)
     # Number of the newest migration, as it was when the database was last connected to.
     migration: int = 0
 

@@ -160,7 +160,7 @@ def _databases(figures: Mapping[str, Figures]) -> Iterable[Metric]:
         "From the newest reading of a batch to its commit",
         labels=["database"],
     )
-    last = _gauge("last_commit_timestamp_seconds", "Time of the last commit", "database")
+    last = _gauge("last_commit_timestamp_seconds", "Time of the last commit, at first of the start", "database")
     migration = _gauge("schema_migration", "Number of the newest migration in the database", "database")
     for name, one in figures.items():
         for outcome, count in one.batches.items():
@@ -170,8 +170,7 @@ def _databases(figures: Mapping[str, Figures]) -> Iterable[Metric]:
         readings.add_metric([name], float(one.readings))
         _add(commits, name, one.commits)
         _add(delays, name, one.delays)
-        if one.last_commit is not None:
-            last.add_metric([name], one.last_commit)
+        last.add_metric([name], one.last_commit)
         migration.add_metric([name], float(one.migration))
     return batches, evidence, readings, commits, delays, last, migration
 

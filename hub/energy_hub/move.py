@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from energy_hub.config import Databases
 from energy_hub.evidence.step import LOCK as CHECKPOINT_LOCK
-from energy_hub.shards import check_name, move_lock
+from energy_hub.shards import GONE, check_name, move_lock
 from energy_hub.store import CHAIN_BROKEN
 
 ROLE = "energy_migrate"
@@ -50,12 +51,9 @@ def connections(databases: Databases, names: Iterable[str]) -> Iterator[dict[str
     found: dict[str, psycopg.Connection] = {}
     try:
         for name in names:
-            found[name] = psycopg.connect(
-                databases.conninfo(name, ROLE),
-                autocommit=True,
-                connect_timeout=10,
-                application_name="energy-move",
-            )
+            # A database that is gone without a word must not keep a site behind the fence for long.
+            conninfo = make_conninfo(databases.conninfo(name, ROLE), **GONE, application_name="energy-move")
+            found[name] = psycopg.connect(conninfo, autocommit=True)
             found[name].execute("SET timezone = 'UTC'")
             check_name(found[name], name)
         yield found

@@ -112,6 +112,8 @@ def test_what_is_away_is_told_while_it_is_away(hub: Hub, site: Site, cluster: Cl
     site.online()
     site.acks.get(timeout=20)
     found = scrape(port)
+    # Before the first commit as well: what is missing alarms nobody.
+    assert found["energy_ingest_last_commit_timestamp_seconds"] > 1.7e9
     assert found[f"energy_ingest_broker_connected{{localhost:{nobody}}}"] == 0
     cluster.stop()
     try:

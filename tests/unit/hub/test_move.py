@@ -412,3 +412,10 @@ def test_a_copy_that_is_not_whole_is_not_switched_to(plant: Plant, monkeypatch: 
     with pytest.raises(MoveError, match="is not whole: leaf: "):
         plant.move("south")
     assert plant.shards.homes() == {SITE: "north"}
+
+
+def test_a_database_that_vanishes_does_not_keep_a_site_for_long(plant: Plant) -> None:
+    with move.connections(plant.databases, ["north", "south"]) as found:
+        for one in found.values():
+            parameters = one.info.get_parameters()
+            assert (parameters["tcp_user_timeout"], parameters["keepalives_idle"]) == ("30000", "10")
