@@ -18,7 +18,8 @@ DELAY_BOUNDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_
 # How a batch may end; one of them is counted for each that was looked at.
 COMMITTED, REPEATED, FORKED, QUARANTINED = "committed", "repeated", "forked", "quarantined"
 UNREADABLE, UNTRUSTED, REFUSED, LEFT = "unreadable", "untrusted", "refused", "left"
-OUTCOMES = (COMMITTED, REPEATED, FORKED, QUARANTINED, UNREADABLE, UNTRUSTED, REFUSED, LEFT)
+SCATTERED = "scattered"
+OUTCOMES = (COMMITTED, REPEATED, FORKED, QUARANTINED, UNREADABLE, UNTRUSTED, REFUSED, LEFT, SCATTERED)
 EVIDENCE = ("chain-broken", "fork", "conflict", "unit-changed")
 WAITED, LET_GO, STATUS = "waited", "let-go", "status"
 OVER_QUOTA = (WAITED, LET_GO, STATUS)
@@ -59,14 +60,16 @@ class Figures:
     def add(self, result: Committed, seconds: float) -> None:
         """A commit that took so long."""
         now = time.time()
-        self.last_commit = now
-        self.commits.observe(seconds)
+        if result.streams:
+            self.last_commit = now
+            self.commits.observe(seconds)
         self.readings += result.readings
         for outcome, count in (
             (COMMITTED, result.batches - result.quarantined),
             (REPEATED, result.duplicates),
             (FORKED, result.forks),
             (QUARANTINED, result.quarantined),
+            (SCATTERED, len(result.scattered)),
         ):
             self.batches[outcome] += count
         for kind, count in result.evidence.items():

@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from energy_hub.evidence.step import Shard
-from energy_hub.store import Ranges, ranges
+from energy_hub.sequences import Ranges, ranges
 
 Row = dict[str, Any]
 Span = tuple[datetime, datetime]
@@ -107,7 +107,7 @@ _BY_RADIO = """
 """
 
 _STREAMS = """
-    SELECT t.stream, t.committed, b.received
+    SELECT t.stream, t.committed::text, b.received
     FROM stream t
     JOIN batch b ON b.site = t.site AND b.stream = t.stream AND b.sequence = upper(t.committed) - 1
     WHERE t.site = %(site)s AND NOT isempty(t.committed)

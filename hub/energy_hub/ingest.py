@@ -3,8 +3,9 @@
 
 A thread for each broker, and one for the worker. The brokers' threads put messages into one queue; the worker's thread
 takes groups of them out, commits each group, publishes what is committed where it came from, and only then lets the
-broker forget the messages (PUBACK). Each broker's receive maximum bounds the queue, so a database that is away stops
-the flow without filling memory.
+broker forget the messages (PUBACK). A database that is away stops the flow without filling memory: each broker's
+receive maximum bounds the batches in the queue, since those that it does not count (QoS 0) are dropped as they come,
+and of statuses the queue holds one of each site.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from cryptography import x509
 from energy_hub.config import Config
 from energy_hub.evidence import witness
 from energy_hub.figures import LET_GO, REFUSED, STATUS, UNREADABLE, UNTRUSTED, WAITED, Figures, over_quota
+from energy_hub.gaps import MOST_RANGES
 from energy_hub.link import BrokerLink, Inbox, Message
 from energy_hub.logs import Throttle
 from energy_hub.notify import notify
@@ -41,7 +44,8 @@ from energy_hub.pipeline import (
 )
 from energy_hub.quota import STATUSES, Quotas, Statuses
 from energy_hub.revocation import Revocations
-from energy_hub.store import Committed, ElsewhereError, Ranges, Signed, Store, StreamKey
+from energy_hub.sequences import Ranges, told
+from energy_hub.store import Committed, ElsewhereError, Signed, Store, StreamKey
 from energy_hub.trust import TrustError
 from energy_hub.whereabouts import Whereabouts
 
@@ -69,10 +73,11 @@ def spare_memory_searches() -> None:
     gc.set_threshold(OBJECTS)
 
 
-def acknowledgement(stream: bytes, ranges: Ranges, generation: str) -> bytes:
-    """The JSON of an `ack` from all committed sequences of a stream; `generation` names the database that has them."""
+def acknowledgement(stream: bytes, ranges: Ranges, generation: str, around: Collection[int] = ()) -> bytes:
+    """The JSON of an `ack` from all committed sequences of a stream; `generation` names the database that has them. Of
+    very many ranges it names those `around` some sequences, and the ends."""
     watermark = 0
-    above = list(ranges)
+    above = list(told(ranges, around))
     if above and above[0][0] == 1:
         watermark = above.pop(0)[1]
     return json.dumps(
@@ -85,13 +90,12 @@ def acknowledgement(stream: bytes, ranges: Ranges, generation: str) -> bytes:
     ).encode()
 
 
-def is_batch(message: Message) -> bool:
-    return message.topic.endswith("/batch")
-
-
-def acknowledge(link: BrokerLink, key: StreamKey, ranges: Ranges, generation: str) -> None:
-    """Tell a gateway, at the broker where it was heard, what is committed of a stream."""
-    link.publish(f"{ROOT}/{key.site}/ack", acknowledgement(key.stream, ranges, generation))
+def acknowledge(
+    link: BrokerLink, key: StreamKey, ranges: Ranges, generation: str, around: Collection[int] = ()
+) -> None:
+    """Tell a gateway, at the broker where it was heard, what is committed of a stream: all, or of very much what is
+    `around` these sequences."""
+    link.publish(f"{ROOT}/{key.site}/ack", acknowledgement(key.stream, ranges, generation, around))
 
 
 @dataclass(slots=True)
@@ -142,6 +146,8 @@ class Worker:
         self._next_witness = 0.0
         # By link: the checkpoint that was published there, and on which connection.
         self._witnessed = dict.fromkeys(self._links, (0, 0))
+        # What is being published, and what is known of the links that get it when all of it is.
+        self._round: tuple[witness.Round, dict[BrokerLink, tuple[int, int]]] | None = None
 
     def stop(self) -> None:
         self._stop.set()
@@ -213,7 +219,7 @@ class Worker:
         group = self._config.group
         now = time.monotonic()
         found = self._statuses.due(now) + self._quotas.due(now)
-        message = self._inbox.take(0.0 if found else 0.5)
+        message = self._inbox.take(0.0 if found or self._round else 0.5)
         deadline = time.monotonic() + group.wait
         while message is not None:
             if self._is_within_quota(message):
@@ -224,7 +230,7 @@ class Worker:
         return found
 
     def _is_within_quota(self, message: Message) -> bool:
-        if not is_batch(message):
+        if not message.is_batch:
             return self._is_status_of_now(message)
         admitted = self._quotas.admit(message, time.monotonic())
         if admitted:
@@ -253,7 +259,7 @@ class Worker:
 
     def _process(self, messages: list[Message]) -> None:
         """Work through the messages in their order: runs of batches in groups, each status by itself."""
-        for are_batches, run in itertools.groupby(messages, key=is_batch):
+        for are_batches, run in itertools.groupby(messages, key=lambda one: one.is_batch):
             if are_batches:
                 self._batches(list(run))
             else:
@@ -374,10 +380,16 @@ class Worker:
             case Unreadable(reason):
                 store.quarantine(site, message.payload, reason)
                 self._figures.batches[UNREADABLE] += 1
+                self._charge(message)
                 self._say((site, "unreadable"), "ERR quarantine: site %s: batch: %s", site, reason)
             case Untrusted(reason):
                 self._figures.batches[UNTRUSTED] += 1
+                self._charge(message)
                 self._say((site, "untrusted"), "ERR untrusted: site %s: %s; not acknowledged", site, reason)
+
+    def _charge(self, message: Message) -> None:
+        """Nobody that is known has signed it: it takes more of the site's quota than another."""
+        self._quotas.charge(message)
 
     def _commit(self, signed: Sequence[Signed], answers: Mapping[str, BrokerLink]) -> None:
         if not signed:
@@ -411,8 +423,17 @@ class Worker:
         began = time.monotonic()
         result = store.commit(signed)
         self._figures.add(result, time.monotonic() - began)
+        sent: dict[StreamKey, list[int]] = defaultdict(list)
+        for one in signed:
+            sent[StreamKey(one.site, one.envelope.stream)].append(one.envelope.sequence)
         for key, ranges in result.streams.items():
-            acknowledge(answers[key.site], key, ranges, store.generation)
+            acknowledge(answers[key.site], key, ranges, store.generation, sent[key])
+        for one in result.scattered:
+            text = (
+                "ERR scattered: site %s sequence %d: its stream has %d gaps, and this would be one more;"
+                " not acknowledged"
+            )
+            self._say((one.site, "scattered"), text, one.site, one.envelope.sequence, MOST_RANGES)
         for one in signed:
             if one.body is None:
                 text = "ERR quarantine: site %s sequence %d: %s"
@@ -441,26 +462,37 @@ class Worker:
 
     def _publish_witnesses(self) -> None:
         """Give every gateway its part of a new checkpoint, at every broker, since it may go from one to another. Each
-        worker does; the message is retained, and a gateway that gets it twice keeps it once."""
+        worker does; the message is retained, and a gateway that gets it twice keeps it once. Between two slices of the
+        sites is time for a group of batches."""
+        if self._round is not None:
+            self._persist(self._publish_slice)
+            return
         if time.monotonic() < self._next_witness or not any(link.subscribed.is_set() for link in self._links):
             return
         self._next_witness = time.monotonic() + WITNESS_EVERY
-        self._persist(self._publish_newest)
+        self._persist(self._begin_round)
 
-    def _publish_newest(self, store: Store) -> None:
+    def _begin_round(self, store: Store) -> None:
         number = witness.newest(store.connection)
         # A broker that has come back may have forgotten what it retained.
         states = {link: (number, link.connection) for link in self._links if link.subscribed.is_set()}
-        behind = [link for link, state in states.items() if state != self._witnessed[link]]
-        if number == 0 or not behind:
-            return
+        behind = {link: state for link, state in states.items() if state != self._witnessed[link]}
+        found = witness.newest_round(store.connection) if number and behind else None
+        if found is not None:
+            self._round = found, behind
+
+    def _publish_slice(self, store: Store) -> None:
+        assert self._round is not None
+        found, behind = self._round
         try:
-            for site, payload in witness.messages(store.connection):
+            for site, payload in found.next_slice(store.connection):
                 for link in behind:
                     link.publish(f"{ROOT}/{site}/witness", payload, retain=True)
         except LookupError as error:
             self._say("witness", "ERR witness: %s; run energy-audit verify", str(error))
-        self._witnessed |= {link: states[link] for link in behind}
+        if found.is_over:
+            self._round = None
+            self._witnessed |= behind
 
     def _finish(self, messages: Sequence[Message]) -> None:
         if not self._stop.is_set():
@@ -493,7 +525,9 @@ class Worker:
         )
         if status.state == "online" and status.stream is not None:
             key = StreamKey(site, status.stream)
-            acknowledge(message.link, key, store.committed(key), store.generation)
+            first = status.kept.get("first")
+            around = [first] if isinstance(first, int) else []
+            acknowledge(message.link, key, store.committed(key), store.generation, around)
 
     def _say(self, key: object, text: str, *values: object) -> None:
         held = self._throttle(key)

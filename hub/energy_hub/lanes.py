@@ -30,9 +30,11 @@ from energy_hub.ingest import Action, Worker, acknowledge
 from energy_hub.link import BrokerLink, Message
 from energy_hub.logs import Throttle
 from energy_hub.pipeline import split_topic
+from energy_hub.quota import Quotas
 from energy_hub.revocation import Revocations
+from energy_hub.sequences import ranges
 from energy_hub.shards import Directory, ShardStore
-from energy_hub.store import ElsewhereError, Store, StreamKey, ranges
+from energy_hub.store import ElsewhereError, Store, StreamKey
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ STALLED = 5.0
 PARKED = 0.5
 # A worker that is stopped waits for its lanes so long, in s; a database that hangs holds nobody up for ever.
 PATIENCE = 10.0
+# Of so many streams a site is told what is committed when its database is back; a gateway has one.
+REMINDED = 4
 
 
 class Router(Worker):
@@ -80,6 +84,10 @@ class Router(Worker):
         super().stop()
         for lane in self._lanes.values():
             lane.stop()
+
+    @property
+    def quotas(self) -> Quotas:
+        return self._quotas
 
     def again(self, message: Message, home: str | None) -> None:
         """A lane cannot take a message: it is another's, or its site is on its way. Called by the lanes."""
@@ -151,6 +159,8 @@ class Lane(Worker):
         group = replace(config.group, batches=min(config.group.batches, router.share))
         super().__init__(replace(config, group=group, database=name), authorities, revocations, router.links)
         self._router = router
+        # Batches are let in there.
+        self._quotas = router.quotas
         self._name = name
         self._conninfo = config.databases.conninfo(name, ROLE)
         self._directory = _directory(config.databases)
@@ -317,9 +327,11 @@ class Lane(Worker):
 
     def _acknowledge_all(self, store: Store, sites: Sequence[str]) -> None:
         for site, stream, committed in store.connection.execute(
-            "SELECT s.name, t.stream, t.committed FROM stream t JOIN site s ON s.id = t.site"
-            " WHERE s.name = ANY(%s) AND s.here",
-            (list(sites),),
+            # The one that its last status names first: who has made very many is not told of all.
+            "SELECT s.name, t.stream, t.committed::text FROM site s CROSS JOIN LATERAL (SELECT stream, committed"
+            " FROM stream WHERE site = s.id ORDER BY encode(stream, 'hex') = s.status->>'stream' DESC NULLS LAST"
+            " LIMIT %s) AS t WHERE s.name = ANY(%s) AND s.here",
+            (REMINDED, list(sites)),
         ):
             # It may be at any broker by now.
             for link in self._links:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 import ssl
 import threading
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,10 @@ class Message:
     connection: int
 
     @property
+    def is_batch(self) -> bool:
+        return self.topic.endswith("/batch")
+
+    @property
     def is_current(self) -> bool:
         """Whether it is still the broker's to be acknowledged. What an old connection has brought comes again, from
         the broker or from the gateways."""
@@ -51,32 +56,41 @@ class Message:
 
 
 class Inbox:
-    """What all links have brought, in the order in which it came. The brokers bound it: each hands over so many
-    messages before the first of them is acknowledged."""
+    """What all links have brought, in the order in which it came. Batches are bounded by the brokers, each of which
+    hands over so many messages before the first of them is receipted; they come with QoS 1 only. Statuses may come with
+    QoS 0, of which a broker hands over any number: one of each site and link is here, the newest, in the place of the
+    first, so that a key is known before the batches that it has signed."""
 
     def __init__(self) -> None:
-        self._messages: deque[Message] = deque()
+        self._places: OrderedDict[object, Message] = OrderedDict()
+        self._count = itertools.count()
         self._changed = threading.Condition()
 
     def put(self, message: Message) -> None:
+        place = next(self._count) if message.is_batch else (message.topic, message.link)
         with self._changed:
-            self._messages.append(message)
+            overtaken = self._places.get(place)
+            self._places[place] = message
             self._changed.notify()
+        if overtaken is not None:
+            message.link.done(overtaken)
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._places)
 
     def take(self, timeout: float) -> Message | None:
         """The next one; None when there is none in so many s."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._messages, timeout):
+            if not self._changed.wait_for(lambda: self._places, timeout):
                 return None
-            return self._messages.popleft()
+            return self._places.popitem(last=False)[1]
 
     def forget(self, link: BrokerLink) -> None:
         """What came by a connection that is no more."""
         with self._changed:
-            self._messages = deque(one for one in self._messages if one.link is not link)
+            self._places = OrderedDict(
+                (place, one) for place, one in self._places.items() if one.link is not link
+            )
 
 
 class BrokerLink:
@@ -89,8 +103,11 @@ class BrokerLink:
         self._batch_bytes = batch_bytes
         self._connection = 0
         self._refused = Throttle(60.0)
-        # Messages since the start; of this connection, those that were not receipted yet.
+        self._dropped = Throttle(300.0)
+        # Messages since the start, and those of them that were not even looked at; of this connection, those that were
+        # not receipted yet.
         self.received = 0
+        self.dropped = 0
         self.unacknowledged = 0
         self._counting = threading.Lock()
         self.subscribed = threading.Event()
@@ -227,12 +244,20 @@ class BrokerLink:
         except UnicodeDecodeError:
             topic = ""
         payload = bytes(message.payload)
+        found = Message(topic, payload, message.retain, message.mid, message.qos, self, self._connection)
+        # The broker waits for no receipt of it, and would fill the memory of a worker whose database is away.
+        is_dropped = found.is_batch and found.qos == 0
         with self._counting:
             self.received += 1
-            self.unacknowledged += message.qos == 1
-        self._inbox.put(
-            Message(topic, payload, message.retain, message.mid, message.qos, self, self._connection)
-        )
+            self.dropped += is_dropped
+            self.unacknowledged += found.qos == 1
+        if not is_dropped:
+            self._inbox.put(found)
+            return
+        held = self._dropped(topic)
+        if held is not None:
+            more = f" (and {held} more like it before)" if held else ""
+            log.error("ERR dropped: %s: a batch with QoS 0, and QoS 1 is asked for%s", topic, more)
 
 
 class _Context(ssl.SSLContext):

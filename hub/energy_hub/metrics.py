@@ -115,13 +115,20 @@ class _Collector(Collector):
         received = CounterMetricFamily(
             f"{PREFIX}_broker_messages", "Messages that have come by the broker", labels=["broker"]
         )
+        dropped = CounterMetricFamily(
+            f"{PREFIX}_broker_dropped_messages",
+            "Of those, batches with QoS 0, which nobody looks at",
+            labels=["broker"],
+        )
         for link in self._worker.broker_links:
             there.add_metric([link.where], float(link.subscribed.is_set()))
             backlog.add_metric([link.where], float(link.unacknowledged))
             received.add_metric([link.where], float(link.received))
+            dropped.add_metric([link.where], float(link.dropped))
         yield there
         yield backlog
         yield received
+        yield dropped
         yield GaugeMetricFamily(
             f"{PREFIX}_broker_unacknowledged_messages_most",
             "in_flight of the configuration: a broker hands over no more",

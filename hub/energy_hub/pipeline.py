@@ -14,13 +14,16 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from energy_hub.batch import BatchError, Envelope, read_body, read_envelope
-from energy_hub.revocation import NOTHING_REVOKED, CertificateId, Revocations
+from energy_hub.revocation import NOTHING_REVOKED, CertificateId, Revocations, certificate_id
 from energy_hub.store import Signed, Store
-from energy_hub.trust import TrustError, batch_is_signed_by, check_statement
+from energy_hub.trust import TrustedKey, TrustError, batch_is_signed_by, check_statement, load_certificates
 
 ROOT = "energy/v1"
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
 MAX_STATUS = 65_536
+# Keys that a certificate may vouch for, and that a site may have for which a certificate vouches that is not revoked. A
+# gateway makes one when it is set up, and keeps it as long as its disk.
+KEYS_OF_A_CERTIFICATE, KEYS_OF_A_SITE = 8, 64
 _STREAM = re.compile(r"[0-9a-f]{16}")
 
 
@@ -89,13 +92,17 @@ def examine(
 def _signer(store: Store, site: str, envelope: Envelope, revocations: Revocations) -> tuple[int, int] | str:
     """Numbers of the site and of the key that signed, or why there is none."""
     why = "signed by no known key of the site"
+    # By public key: what looking at it has told.
+    signers: dict[bytes, bool] = {}
     for again in (False, True):
         found = store.keys(site, again=again)
         if found is None:
             continue
         site_id, keys = found
         for key in keys:
-            if not batch_is_signed_by(key.public, envelope.signature, envelope.signed):
+            if key.public not in signers:
+                signers[key.public] = batch_is_signed_by(key.public, envelope.signature, envelope.signed)
+            if not signers[key.public]:
                 continue
             revoked = revocations.when(key.certificate)
             if revoked is None:
@@ -154,8 +161,27 @@ def learn_key(
     if any(revocations.when(one) is None for one in _vouching(store, site, status.key)):
         return None
     key = check_statement(site, status.key, authorities, datetime.now(UTC), revocations)
+    _check_room(store, site, key, revocations)
     store.trust(site, key)
     return key.public
+
+
+def _check_room(store: Store, site: str, key: TrustedKey, revocations: Revocations) -> None:
+    """Each key of a site is kept for ever, and makes each batch dearer that none of them has signed. Raises
+    TrustError."""
+    found = store.keys(site)
+    known = found[1] if found else []
+    certificate = certificate_id(load_certificates(key.certificate.encode())[0])
+    if sum(one.certificate == certificate for one in known) >= KEYS_OF_A_CERTIFICATE:
+        raise TrustError(
+            f"certificate {certificate[1]:x} vouches for {KEYS_OF_A_CERTIFICATE} keys already, and may for no more:"
+            " the gateway has gone wrong, or needs another certificate"
+        )
+    if sum(revocations.when(one.certificate) is None for one in known) >= KEYS_OF_A_SITE:
+        raise TrustError(
+            f"it has {KEYS_OF_A_SITE} keys already, and may have no more until a certificate that vouches for some is"
+            " revoked"
+        )
 
 
 def _vouching(store: Store, site: str, key: object) -> list[CertificateId]:

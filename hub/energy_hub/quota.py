@@ -17,6 +17,9 @@ from energy_hub.pipeline import MAX_STATUS
 
 # Statuses that a site may send: it has one to tell when it connects, when it ends, and now and then between.
 STATUSES, STATUS_BURST = 1.0, 30.0
+# A batch that nobody known has signed counts as so many. A gateway that is not known yet has its status before them,
+# and sends again what came too early.
+UNSIGNED = 4
 
 
 class Bucket:
@@ -48,9 +51,12 @@ class _Site:
     def admits(self, message: Message, now: float) -> bool:
         if not (self.batches.has_some(now) and self.bytes.has_some(now)):
             return False
-        self.batches.take(1)
-        self.bytes.take(len(message.payload))
+        self.charge(message, 1)
         return True
+
+    def charge(self, message: Message, times: int) -> None:
+        self.batches.take(times)
+        self.bytes.take(times * len(message.payload))
 
 
 class Quotas:
@@ -63,9 +69,23 @@ class Quotas:
         self._most_of_one = in_flight // 8
         self._sites: dict[str, _Site] = {}
         self._count = 0
+        # Filled by the lanes' threads, emptied by the one that asks for admission.
+        self._charged: deque[Message] = deque()
+
+    def charge(self, message: Message) -> None:
+        """It was let in, and nobody known has signed it. For any thread."""
+        self._charged.append(message)
+
+    def _settle(self) -> None:
+        while self._charged:
+            message = self._charged.popleft()
+            site = self._sites.get(message.topic)
+            if site is not None:
+                site.charge(message, UNSIGNED - 1)
 
     def admit(self, message: Message, now: float) -> bool | None:
         """True: within the quota; False: it waits here; None: there is no room to wait, let it go."""
+        self._settle()
         if not self._quota.batches and not self._quota.bytes:
             return True
         site = self._sites.get(message.topic)
@@ -88,6 +108,7 @@ class Quotas:
         found: list[Message] = []
         if not self._count:
             return found
+        self._settle()
         for site in self._sites.values():
             while site.waiting:
                 if site.waiting[0].is_current:

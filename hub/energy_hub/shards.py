@@ -123,8 +123,8 @@ class ShardStore(Store):
             self.close()
             raise
 
-    def keys(self, site: str, *, again: bool = False) -> tuple[int, list[Vouched]] | None:
-        found = super().keys(site, again=again)
+    def _look_up(self, site: str) -> tuple[int, list[Vouched]] | None:
+        found = super()._look_up(site)
         if found is None and self._where(site) not in (None, self.name):
             raise ElsewhereError([site])
         return found

@@ -11,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import NamedTuple
 
 import psycopg
-from psycopg.types.multirange import Multirange
 
 from energy_hub.alarms import Alarms
 from energy_hub.batch import NO_PREVIOUS, Body, Envelope
+from energy_hub.gaps import Gaps
 from energy_hub.points import Points
 from energy_hub.revocation import CertificateId, certificate_id
 from energy_hub.rows import COLUMNS, Columns
+from energy_hub.sequences import Identity, Ranges, multirange, ranges
 from energy_hub.times import spans
 from energy_hub.trust import TrustedKey, load_certificates
 
@@ -32,6 +34,8 @@ UNSIGNED_BYTES = 65_536
 UNSIGNED_ROWS = 1_000
 # Batches that may have come in the last second or two before a crash, and more.
 RECENT = 10_000
+# A batch that no known key has signed has the keys of its site looked up again, but only after so long, in s.
+LOOK_AGAIN = 5.0
 
 
 class StreamKey(NamedTuple):
@@ -39,13 +43,6 @@ class StreamKey(NamedTuple):
 
     site: str
     stream: bytes
-
-
-Identity = tuple[int, bytes, int]
-"""Of a batch: number of the site, stream, sequence."""
-
-Ranges = list[tuple[int, int]]
-"""Inclusive ranges of sequences, ascending."""
 
 
 class Vouched(NamedTuple):
@@ -85,6 +82,8 @@ class Committed:
     # Of the batches, those that are signed and could not be read; other batches with the number of a stored one.
     quarantined: int = 0
     forks: int = 0
+    # Left out, since each would open a further range in a stream that has too many.
+    scattered: list[Signed] = field(default_factory=list)
     # By kind, as in the table evidence.
     evidence: Counter[str] = field(default_factory=Counter)
     # Of each new batch its newest reading, ms since 1970.
@@ -107,9 +106,12 @@ class Store:
         self.connection = psycopg.connect(
             conninfo, autocommit=True, connect_timeout=10, application_name="energy-ingest"
         )
-        self._keys: dict[str, tuple[int, list[Vouched]]] = {}
+        self._keys: dict[str, tuple[int, list[Vouched]] | None] = {}
+        # By site: when its keys were last looked up again.
+        self._looked: dict[str, float] = {}
         self._alarms = Alarms(self.connection)
         self._points = Points(self.connection, self._alarms)
+        self._gaps = Gaps(self.connection)
         # Dates as UTC and intervals in one style, whatever the server's defaults are.
         self.connection.execute("SET timezone = 'UTC'")
         self.connection.execute(
@@ -131,25 +133,30 @@ class Store:
     def keys(self, site: str, *, again: bool = False) -> tuple[int, list[Vouched]] | None:
         """The site's number and its trusted keys, newest first; None for an unknown site. A key is there once
         for each certificate that vouches for it. `again` asks the database even if the answer is remembered:
-        another worker may have learned a key. Raises ElsewhereError."""
-        if again or site not in self._keys:
-            rows = self.connection.execute(
-                "SELECT s.id, s.here, k.id, k.public, k.certificate FROM site s JOIN site_key k ON k.site = s.id"
-                " WHERE s.name = %s ORDER BY k.id DESC",
-                (site,),
-            ).fetchall()
-            if not rows:
-                return None
-            if not rows[0][1]:
-                self._not_here(site)
-            self._keys[site] = (
-                rows[0][0],
-                [
-                    Vouched(key_id, bytes(public), certificate_id(load_certificates(pem.encode())[0]))
-                    for _, _, key_id, public, pem in rows
-                ],
-            )
+        another worker may have learned a key. That is not done more often than every LOOK_AGAIN s for a site. Raises
+        ElsewhereError."""
+        now = monotonic()
+        if site not in self._keys:
+            self._keys[site] = self._look_up(site)
+        elif again and (site not in self._looked or now - self._looked[site] >= LOOK_AGAIN):
+            self._keys[site] = self._look_up(site)
+            self._looked[site] = now
         return self._keys[site]
+
+    def _look_up(self, site: str) -> tuple[int, list[Vouched]] | None:
+        rows = self.connection.execute(
+            "SELECT s.id, s.here, k.id, k.public, k.certificate FROM site s JOIN site_key k ON k.site = s.id"
+            " WHERE s.name = %s ORDER BY k.id DESC",
+            (site,),
+        ).fetchall()
+        if not rows:
+            return None
+        if not rows[0][1]:
+            self._not_here(site)
+        return rows[0][0], [
+            Vouched(key_id, bytes(public), certificate_id(load_certificates(pem.encode())[0]))
+            for _, _, key_id, public, pem in rows
+        ]
 
     def _not_here(self, site: str) -> None:
         """A row of the site says that it is not to be written here. Returns when it is, by now."""
@@ -208,7 +215,7 @@ class Store:
     def committed(self, key: StreamKey) -> Ranges:
         """All committed sequences of one stream."""
         row = self.connection.execute(
-            "SELECT t.committed FROM stream t JOIN site s ON s.id = t.site"
+            "SELECT t.committed::text FROM stream t JOIN site s ON s.id = t.site"
             " WHERE s.name = %s AND t.stream = %s",
             key,
         ).fetchone()
@@ -220,12 +227,16 @@ class Store:
         """Commit a group in one transaction, durably, before it returns. Raises psycopg.Error, and then
         nothing of the group is committed; trying again is always safe. So it is after ElsewhereError."""
         self._alarms.found = Counter()
-        ordered = sorted(group, key=lambda one: one.identity)
+        fits = self._gaps.fits([one.identity for one in group])
+        ordered = sorted((one for one in group if one.identity in fits), key=lambda one: one.identity)
+        scattered = [one for one in group if one.identity not in fits]
         points = {
             id(one): self._points.numbers(one.site_id, one.body) for one in ordered if one.body is not None
         }
         self._points.ensure_months([one.body for one in ordered if one.body is not None])
-        result = Committed(evidence=self._alarms.found)
+        result = Committed(evidence=self._alarms.found, scattered=scattered)
+        if not ordered:
+            return result
         names = {one.site_id: one.site for one in ordered}
         with self.connection.transaction():
             self._hold(names)
@@ -453,12 +464,12 @@ class Store:
                 FROM unnest(%b::int[], %b::bytea[], %t::text[]) AS t (site, stream, added)
                 ORDER BY site, stream
                 ON CONFLICT (site, stream) DO UPDATE SET committed = stream.committed + excluded.committed
-                RETURNING site, stream, committed
+                RETURNING site, stream, committed::text
                 """,
                 (
                     [site for site, _ in streams],
                     [stream for _, stream in streams],
-                    [_multirange(sequences[key]) for key in streams],
+                    [multirange(sequences[key]) for key in streams],
                 ),
             ).fetchall()
             self._check_pending(identities, names)
@@ -468,7 +479,9 @@ class Store:
                 " WHERE site.id = old.id",
                 (list(names),),
             )
-        return {StreamKey(names[site], bytes(stream)): ranges(found) for site, stream, found in rows}
+        found = {(site, bytes(stream)): ranges(committed) for site, stream, committed in rows}
+        self._gaps.note(found)
+        return {StreamKey(names[site], stream): committed for (site, stream), committed in found.items()}
 
     def _make_good(self) -> None:
         """A server that crashed has forgotten the last transactions that nobody waited for, though gateways were told
@@ -532,14 +545,3 @@ def _identities(group: Sequence[Signed]) -> tuple[list[int], list[bytes], list[i
         [one.envelope.stream for one in group],
         [one.envelope.sequence for one in group],
     )
-
-
-def _multirange(sequences: Iterable[int]) -> str:
-    return "{" + ",".join(f"[{number},{number}]" for number in sequences) + "}"
-
-
-def ranges(multirange: Multirange[int]) -> Ranges:
-    """PostgreSQL gives ranges of integers back as [first, past)."""
-    return [
-        (one.lower, one.upper - 1) for one in multirange if one.lower is not None and one.upper is not None
-    ]

@@ -7,13 +7,17 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import psycopg
 
 from energy_hub.evidence import merkle
 from energy_hub.evidence.checkpoint import Checkpoint, SiteTree, site_leaf
-from energy_hub.evidence.leaves import Nodes
+from energy_hub.evidence.leaves import NodeKey, nodes
 from energy_hub.evidence.step import latest_sites
+
+# Sites that are looked at together.
+SLICE = 100
 
 
 def newest(connection: psycopg.Connection) -> int:
@@ -26,6 +30,13 @@ def messages(
     connection: psycopg.Connection, shard: psycopg.Connection | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """(site, payload) for the sites of the newest checkpoint; with `shard`, for those that live in that database."""
+    found = newest_round(connection)
+    while found is not None and not found.is_over:
+        yield from found.next_slice(shard or connection)
+
+
+def newest_round(connection: psycopg.Connection) -> Round | None:
+    """What there is to tell of the newest checkpoint; None when there is none."""
     with connection.transaction():
         # One moment: a checkpoint made meanwhile is told of the next time.
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -33,35 +44,80 @@ def messages(
             "SELECT body, signature, key FROM checkpoint ORDER BY number DESC LIMIT 1"
         ).fetchone()
         if row is None:
-            return
-        checkpoint = Checkpoint(row[0], bytes(row[1]), bytes(row[2]))
-        trees = dict(sorted(latest_sites(connection).items()))
-        # Its leaves only grow: what the checkpoint was signed over is there.
-        shard = shard or connection
-        numbers: dict[str, int] = {}
-        held: dict[int, object] = {}
-        for number, name, size in shard.execute(
-            "SELECT id, name, status->'witness'->'size' FROM site WHERE here"
-        ):
-            numbers[name], held[number] = number, size
-        fleet = Fleet(trees)
-        for index, (name, tree) in enumerate(trees.items()):
-            if name not in numbers:
+            return None
+        return Round(Checkpoint(row[0], bytes(row[1]), bytes(row[2])), latest_sites(connection))
+
+
+class Round:
+    """The parts of one checkpoint for all of its sites, some of them at a time, so that whoever has other things to do
+    can do them between. It holds no transaction: a site's leaves only grow, and what was signed over is there."""
+
+    def __init__(self, checkpoint: Checkpoint, trees: Mapping[str, SiteTree]) -> None:
+        self._checkpoint = describe(checkpoint)
+        self._sites = sorted(trees.items())
+        self._fleet = Fleet(trees)
+        self._done = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._done >= len(self._sites)
+
+    def next_slice(self, shard: psycopg.Connection) -> list[tuple[str, bytes]]:
+        """(site, payload) for the next sites, of those that live in that database, with two statements. Raises
+        LookupError for a tree that is not whole, and goes on behind these sites; psycopg.Error, and does not."""
+        first = self._done
+        part = dict(self._sites[first : first + SLICE])
+        held = {
+            name: (number, size)
+            for number, name, size in shard.execute(
+                "SELECT id, name, status->'witness'->'size' FROM site WHERE here AND name = ANY(%s)",
+                (list(part),),
+            )
+        }
+        # Which nodes the proofs need does not depend on what is in them.
+        wanted: list[NodeKey] = []
+        for name, (number, old) in held.items():
+            _since(part[name], old, partial(_note, wanted, number))
+        try:
+            found = nodes(shard, wanted) if wanted else {}
+        except LookupError:
+            self._done += SLICE
+            raise
+        self._done += SLICE
+        messages = []
+        for index, (name, tree) in enumerate(part.items(), first):
+            if name not in held:
                 continue
-            number = numbers[name]
+            number, old = held[name]
             document = {
-                **describe(checkpoint),
+                **self._checkpoint,
                 "site": name,
                 "size": tree.size,
                 "root": tree.root.hex(),
                 "index": index,
-                "path": [one.hex() for one in fleet.path(index)],
+                "path": [one.hex() for one in self._fleet.path(index)],
             }
-            old = held[number]
-            if isinstance(old, int) and 0 < old < tree.size:
-                path = merkle.consistency_path(old, tree.size, Nodes(shard, number))
+            path = _since(tree, old, partial(_look_up, found, number))
+            if path is not None:
                 document["since"] = {"size": old, "path": [one.hex() for one in path]}
-            yield name, json.dumps(document).encode()
+            messages.append((name, json.dumps(document).encode()))
+        return messages
+
+
+def _since(tree: SiteTree, old: object, node: merkle.Node) -> list[bytes] | None:
+    """The proof that a tree goes on from what a gateway holds; None when it holds none, or as much."""
+    if isinstance(old, int) and 0 < old < tree.size:
+        return merkle.consistency_path(old, tree.size, node)
+    return None
+
+
+def _note(wanted: list[NodeKey], number: int, level: int, index: int) -> bytes:
+    wanted.append((number, level, index))
+    return b""
+
+
+def _look_up(found: Mapping[NodeKey, bytes], number: int, level: int, index: int) -> bytes:
+    return found[number, level, index]
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, object]:

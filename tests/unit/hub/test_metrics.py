@@ -81,7 +81,7 @@ def test_each_end_of_a_batch_is_counted(hub: Hub, site: Site) -> None:
         if key.startswith("energy_ingest_batches_total")
     }
     once = ("repeated", "forked", "quarantined", "unreadable", "untrusted")
-    assert outcomes == {"committed": 3, "refused": 0, "left": 0} | dict.fromkeys(once, 1)
+    assert outcomes == {"committed": 3, "refused": 0, "left": 0, "scattered": 0} | dict.fromkeys(once, 1)
     assert found["energy_ingest_evidence_total{chain-broken}"] == 1
     assert found["energy_ingest_evidence_total{fork}"] == 1
     assert found["energy_ingest_readings_total"] == 20

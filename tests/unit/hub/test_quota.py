@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import cast
 
 from energy_hub.config import Quota
-from energy_hub.link import BrokerLink, Message
+from energy_hub.link import BrokerLink, Inbox, Message
 from energy_hub.pipeline import MAX_STATUS
 from energy_hub.quota import STATUS_BURST, Quotas, Statuses
 
@@ -57,9 +57,49 @@ def test_what_came_by_a_connection_that_is_no_more_is_forgotten() -> None:
     assert quotas.admit(batch("a"), 10.0) is True
 
 
+def test_what_nobody_known_has_signed_costs_more() -> None:
+    quotas = Quotas(Quota(batches=10, bytes=10_000, burst=4), in_flight=80)
+    for number in range(10):
+        assert quotas.admit(batch("a", number=number), 0.0)
+        quotas.charge(batch("a", number=number))
+    # As many as were let in, and no more.
+    assert quotas.admit(batch("a"), 0.0) is False
+    assert quotas.admit(batch("b"), 0.0) is True
+    assert len(quotas.due(0.2)) == 1
+    quotas.charge(batch("a", size=100_000))
+    assert quotas.admit(batch("a"), 20.0) is False
+    assert quotas.admit(batch("b"), 20.0) is True
+
+
 def test_zero_is_no_bound() -> None:
     quotas = Quotas(Quota(batches=0, bytes=0, burst=60), in_flight=8)
     assert all(quotas.admit(batch("a", 10**6), 0.0) for _ in range(1000))
+
+
+def test_of_the_statuses_of_a_site_that_wait_the_newest_is_there() -> None:
+    receipts: list[int] = []
+
+    class Receipts(Link):
+        def done(self, message: Message) -> None:
+            receipts.append(message.mid)
+
+    here, there = Receipts(), Receipts()
+    inbox = Inbox()
+    inbox.put(status("a", 1, link=here))
+    inbox.put(batch("a", number=2))
+    for number in range(3, 1000):
+        inbox.put(status("a", number, link=here))
+    inbox.put(batch("a", number=1000))
+    inbox.put(status("a", 1001, link=there))
+    inbox.put(status("b", 1002, link=here))
+    assert len(inbox) == 5
+    assert receipts == [1, *range(3, 999)]
+    # In the place of the first: the key that it brings has signed the batches behind it.
+    assert [one.mid for one in iter(lambda: inbox.take(0.0), None)] == [999, 2, 1000, 1001, 1002]
+    inbox.put(status("a", 1, link=here))
+    inbox.put(status("a", 2, link=there))
+    inbox.forget(cast(BrokerLink, here))
+    assert [one.mid for one in iter(lambda: inbox.take(0.0), None)] == [2]
 
 
 def status(site: str, number: int = 0, size: int = 10, link: object = LINK) -> Message:
