@@ -238,6 +238,14 @@ ansible_facts:
           type: dict
           sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full,
             mtu: 1500, counters: {rx_errors: 0}}}
+        sshd:
+          description:
+            - C(session) is the connection that this was read over, as C(sshd -C) takes it; null where it is none of
+              SSH.
+            - C(overruled) tells in one line what sshd does not follow of the file of the role hardening, for everybody
+              or for such a connection; null if it follows all of it, or the file is missing.
+          type: dict
+          sample: {session: "user=admin,host=198.18.0.1,addr=198.18.0.1,laddr=198.18.0.11,lport=22", overruled: null}
         hwmon:
           description: Sensors of the board, in °C, V, A, W, rpm, % or J.
           type: list
@@ -253,7 +261,9 @@ ansible_facts:
           sample: {time: 1700000000.0, offset_min: -0.2, offset_max: 0.3}
 """
 
+import os
 import platform
+import pwd
 import sys
 import time
 import typing as t
@@ -263,12 +273,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wattfleet.energy.plugins.module_utils import (
     _links,
     _services,
+    _sshd_in_force,
     _state_defaults,
     _state_files,
     _state_listeners,
     _state_system,
     _tls_probe,
 )
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard import peer
 from ansible_collections.wattfleet.energy.plugins.module_utils.tls_facts import tls_facts
 
 PROGRAMS = {"nmcli": ["network-manager", "NetworkManager"], "nft": ["nftables"]}
@@ -289,6 +301,17 @@ def hub_facts(hub: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
         timeout=hub["timeout"],
     )
     return _tls_probe.probe(target)
+
+
+def sshd_facts(run: _services.RunCommand) -> dict[str, str | None]:
+    """What sshd follows, asked for whoever reads this: the management user, from the controller."""
+    ours, session = peer.connection(), None
+    if ours is not None:
+        user = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+        # A link-local address has its link behind a percent sign.
+        source, here = (address.partition("%")[0] for address in (ours.controller, ours.address))
+        session = f"user={user},host={source},addr={source},laddr={here},lport={ours.port}"
+    return {"session": session, "overruled": _sshd_in_force.overruled(session, run)}
 
 
 def main() -> None:
@@ -352,6 +375,7 @@ def main() -> None:
         "listeners": _state_listeners.listeners(run),
         "sysctls": _state_system.sysctl_facts(wanted("sysctls", _state_defaults.SYSCTLS)),
         "links": _links.read(_links.DEFAULT_PATH, None),
+        "sshd": sshd_facts(run),
         "hwmon": _state_system.sensors(),
         "hub": hub_facts(module.params["hub"]),
         "clock": {"time": now},

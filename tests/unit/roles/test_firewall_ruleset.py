@@ -104,3 +104,30 @@ def test_a_ping_is_limited_before_it_counts_as_established() -> None:
         assert (
             -1 < chain.index("icmp type echo-request goto ping") < chain.index("ct state established accept")
         )
+
+
+def test_an_answer_of_dhcpv6_comes_in_but_not_from_the_energy_network() -> None:
+    rule = "ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept"
+    for variables in ({}, {"firewall_energy_interface": "eth1", "firewall_output": "restricted"}):
+        text = ruleset(**variables)
+        assert text.count(rule) == 1
+        chain = text.partition("chain input {")[2].partition("}\n\n")[0]
+        assert chain.find('iifname "eth1" goto energy_input') < chain.index(rule)
+
+
+@pytest.mark.parametrize(
+    ("comment", "kept"),
+    [
+        ("a" * 100, "a" * 100),
+        ("é" * 100, "é" * 60),
+        # Of a character that does not fit nothing is left.
+        ("a" + "€" * 99, "a" + "€" * 39),
+        ("😀" * 100, "😀" * 30),
+    ],
+    ids=["one byte each", "two bytes each", "three bytes each", "four bytes each"],
+)
+def test_a_comment_is_as_long_as_nft_takes_it(comment: str, kept: str) -> None:
+    rule = {"port": 514, "protocol": "udp", "comment": comment}
+    text = ruleset(firewall_accept=[rule], firewall_output_accept=[rule], firewall_output="restricted")
+    assert text.count(f'accept comment "{kept}"') == 2
+    assert all(len(one.encode()) <= 128 for one in re.findall('comment "([^"]*)"', text))

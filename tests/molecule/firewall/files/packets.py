@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sends packets as somebody might who means harm.
 
+packets.py ask COUNT ADDRESS PORT SOURCE_PORT     sends as many datagrams from that port; prints how many were answered
 packets.py connect COUNT ADDRESS PORT [SOURCE]    opens as many TCP connections at once; prints how many were taken
 packets.py flood COUNT ADDRESS PORT [SOURCE]      sends as many datagrams, one close on the other
 packets.py advertise INTERFACE PREFIX             announces itself as a router for a /64, three times
@@ -47,6 +48,25 @@ def flood(count: int, address: str, port: int, source: str = "") -> None:
             time.sleep(0.001)
 
 
+def ask(count: int, address: str, port: int, source_port: str) -> int:
+    far = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0][
+        4
+    ]  # with the link behind a percent sign
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as asker:
+        asker.bind(("", int(source_port)))
+        asker.settimeout(WAIT)
+        answers = 0
+        try:
+            for _ in range(count):
+                asker.sendto(b"?", far)
+            while answers < count:
+                asker.recv(64)
+                answers += 1
+        except TimeoutError:
+            pass
+    return answers
+
+
 def advertise(interface: str, prefix: str) -> None:
     network = ipaddress.IPv6Network(prefix)
     # RFC 4861: type 134, hop limit 64, router for 1800 s; option 3 is the prefix, on link and to make addresses from.
@@ -87,7 +107,7 @@ def main() -> None:
         advertise(*arguments)
         return
     count, address, port, *source = arguments
-    found = {"connect": connect, "flood": flood, "nonsense": nonsense}[what](
+    found = {"ask": ask, "connect": connect, "flood": flood, "nonsense": nonsense}[what](
         int(count), address, int(port), *source
     )
     if found is not None:
