@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from energy_hub.batch import BatchError, Envelope, read_body, read_envelope
-from energy_hub.revocation import NOTHING_REVOKED, CertificateId, Revocations
+from energy_hub.revocation import NOTHING_REVOKED, CertificateId, Revocations, certificate_id
 from energy_hub.store import Signed, Store
-from energy_hub.trust import TrustError, batch_is_signed_by, check_statement
+from energy_hub.trust import TrustError, batch_is_signed_by, check_statement, load_certificates
 
 ROOT = "energy/v1"
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
@@ -145,26 +145,38 @@ def learn_key(
     authorities: Sequence[x509.Certificate],
     revocations: Revocations = NOTHING_REVOKED,
 ) -> bytes | None:
-    """Trust the key of an online status when its statement verifies; the key's 32 bytes when it is new,
-    None when it was known or the status carries none. Raises TrustError, psycopg.Error."""
-    if status.key is None:
-        return None
-    # A key that was trusted once stays trusted, though its certificate may have expired since. Where that was revoked
-    # another one has to vouch for it.
-    if any(revocations.when(one) is None for one in _vouching(store, site, status.key)):
+    """Trust the key of an online status when its statement verifies; the key's 32 bytes when it is new, or when
+    another certificate vouches for it now, None when both were known or the status carries none. Raises TrustError,
+    psycopg.Error."""
+    if status.key is None or _is_known(store, site, status.key, revocations):
         return None
     key = check_statement(site, status.key, authorities, datetime.now(UTC), revocations)
     store.trust(site, key)
     return key.public
 
 
-def _vouching(store: Store, site: str, key: object) -> list[CertificateId]:
+def _is_known(store: Store, site: str, key: object, revocations: Revocations) -> bool:
+    """Whether nothing is to be learned. A key that was trusted once stays trusted, though its certificate may have
+    expired since. Where that was revoked, or renewed, another one has to vouch for it."""
     if not isinstance(key, dict) or not isinstance(key.get("public"), str):
         raise TrustError("key has no public part")
     try:
-        return store.vouching(site, base64.b64decode(key["public"], validate=True))
+        public = base64.b64decode(key["public"], validate=True)
     except (binascii.Error, ValueError):
         raise TrustError("public is not base64") from None
+    presented = _presented(key)
+    # Another worker may have learned the certificate.
+    for again in (False, True):
+        vouching = store.vouching(site, public, again=again)
+        if presented in vouching and any(revocations.when(one) is None for one in vouching):
+            return True
+    return False
+
+
+def _presented(key: dict[str, object]) -> CertificateId | None:
+    pem = key.get("certificate")
+    found = load_certificates(pem.encode(errors="replace")) if isinstance(pem, str) else []
+    return certificate_id(found[0]) if found else None
 
 
 def _plain(document: dict[str, object]) -> dict[str, object]:
