@@ -167,7 +167,9 @@ def _databases(figures: Mapping[str, Figures]) -> Iterable[Metric]:
         "From the newest reading of a batch to its commit",
         labels=["database"],
     )
-    last = _gauge("last_commit_timestamp_seconds", "Time of the last commit, at first of the start", "database")
+    last = _gauge(
+        "last_commit_timestamp_seconds", "Time of the last commit, at first of the start", "database"
+    )
     migration = _gauge("schema_migration", "Number of the newest migration in the database", "database")
     for name, one in figures.items():
         for outcome, count in one.batches.items():

@@ -152,13 +152,10 @@ def learn_key(
     authorities: Sequence[x509.Certificate],
     revocations: Revocations = NOTHING_REVOKED,
 ) -> bytes | None:
-    """Trust the key of an online status when its statement verifies; the key's 32 bytes when it is new,
-    None when it was known or the status carries none. Raises TrustError, psycopg.Error."""
-    if status.key is None:
-        return None
-    # A key that was trusted once stays trusted, though its certificate may have expired since. Where that was revoked
-    # another one has to vouch for it.
-    if any(revocations.when(one) is None for one in _vouching(store, site, status.key)):
+    """Trust the key of an online status when its statement verifies; the key's 32 bytes when it is new, or when
+    another certificate vouches for it now, None when both were known or the status carries none. Raises TrustError,
+    psycopg.Error."""
+    if status.key is None or _is_known(store, site, status.key, revocations):
         return None
     key = check_statement(site, status.key, authorities, datetime.now(UTC), revocations)
     _check_room(store, site, key, revocations)
@@ -171,26 +168,44 @@ def _check_room(store: Store, site: str, key: TrustedKey, revocations: Revocatio
     TrustError."""
     found = store.keys(site)
     known = found[1] if found else []
+    if any(one.public == key.public for one in known):
+        # Another certificate of our authority for the same key, as every renewal brings one.
+        return
     certificate = certificate_id(load_certificates(key.certificate.encode())[0])
     if sum(one.certificate == certificate for one in known) >= KEYS_OF_A_CERTIFICATE:
         raise TrustError(
             f"certificate {certificate[1]:x} vouches for {KEYS_OF_A_CERTIFICATE} keys already, and may for no more:"
             " the gateway has gone wrong, or needs another certificate"
         )
-    if sum(revocations.when(one.certificate) is None for one in known) >= KEYS_OF_A_SITE:
+    if len({one.public for one in known if revocations.when(one.certificate) is None}) >= KEYS_OF_A_SITE:
         raise TrustError(
             f"it has {KEYS_OF_A_SITE} keys already, and may have no more until a certificate that vouches for some is"
             " revoked"
         )
 
 
-def _vouching(store: Store, site: str, key: object) -> list[CertificateId]:
+def _is_known(store: Store, site: str, key: object, revocations: Revocations) -> bool:
+    """Whether nothing is to be learned. A key that was trusted once stays trusted, though its certificate may have
+    expired since. Where that was revoked, or renewed, another one has to vouch for it."""
     if not isinstance(key, dict) or not isinstance(key.get("public"), str):
         raise TrustError("key has no public part")
     try:
-        return store.vouching(site, base64.b64decode(key["public"], validate=True))
+        public = base64.b64decode(key["public"], validate=True)
     except (binascii.Error, ValueError):
         raise TrustError("public is not base64") from None
+    presented = _presented(key)
+    # Another worker may have learned the certificate.
+    for again in (False, True):
+        vouching = store.vouching(site, public, again=again)
+        if presented in vouching and any(revocations.when(one) is None for one in vouching):
+            return True
+    return False
+
+
+def _presented(key: dict[str, object]) -> CertificateId | None:
+    pem = key.get("certificate")
+    found = load_certificates(pem.encode(errors="replace")) if isinstance(pem, str) else []
+    return certificate_id(found[0]) if found else None
 
 
 def _plain(document: dict[str, object]) -> dict[str, object]:

@@ -19,11 +19,22 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import psycopg
 
-POWER, PHASES = "active_power", ("active_power_l1", "active_power_l2", "active_power_l3")
-MAIN, PARTS = "main", ("consumption", "generation", "storage")
+from energy_hub.fleet.meters import (
+    CONSUMPTION,
+    GENERATION,
+    MAIN,
+    STORAGE,
+    described_meters,
+    power_point,
+    role_of,
+)
+
+PHASES = ("l1", "l2", "l3")
+PARTS = (CONSUMPTION, GENERATION, STORAGE)
 # Of the supply's mean absolute power: within this the meters agree. Classes of meters and CTs add up to about so much.
 LIMIT = 0.02
 # Quarters of an hour; fewer prove nothing.
@@ -55,7 +66,8 @@ class Verdict:
 
     Energies are in kWh: of the supply, of all other meters together, and what is between them. `share` is the
     mean absolute residual as part of the supply's mean absolute power, None where that is zero. `causes` are
-    sentences, the likeliest first.
+    sentences, the likeliest first. `meter` is the one that is wrong, where nothing else explains it and nothing else is
+    missing.
     """
 
     state: str  # agrees, differs, unknown
@@ -65,6 +77,7 @@ class Verdict:
     residual: float
     share: float | None
     causes: tuple[str, ...]
+    meter: str | None = None
 
 
 def of_database(
@@ -80,31 +93,43 @@ def of_database(
         " WHERE since < %s AND site = coalesce(%s, site) ORDER BY site, since DESC",
         (until, site),
     ).fetchall():
-        powers: dict[str, dict[str, dict[datetime, float]]] = {}
-        for meter, point, start, power in connection.execute(
-            "SELECT split_part(p.name, '/', 1), split_part(p.name, '/', 2), q.start, q.sum / (q.good + q.uncertain)"
+        listed = described_meters(content.get("meters"))
+        powers: dict[str, dict[datetime, float]] = {}
+        for point, start, power in connection.execute(
+            "SELECT p.name, q.start, q.sum / (q.good + q.uncertain)"
             " FROM site s JOIN point p ON p.site = s.id JOIN rollup_quarter q ON q.point = p.id"
-            " WHERE s.name = %s AND split_part(p.name, '/', 2) = ANY(%s) AND q.start >= %s AND q.start < %s"
-            " AND q.sum IS NOT NULL",
-            (name, [POWER, *PHASES], max(since, begins), until),
+            " WHERE s.name = %s AND p.name = ANY(%s) AND q.start >= %s AND q.start < %s AND q.sum IS NOT NULL",
+            (name, [*map(power_of, listed), *phases_of(listed)], max(since, begins), until),
         ):
-            powers.setdefault(meter, {}).setdefault(point, {})[start] = power
-        meters = [
-            Meter(
-                meter["name"],
-                meter.get("role", "consumption"),
-                powers.get(meter["name"], {}).get(POWER, {}),
-                meter.get("ct_ratio"),
-                {
-                    phase.removeprefix(f"{POWER}_"): power
-                    for phase, power in powers.get(meter["name"], {}).items()
-                    if phase in PHASES
-                },
-            )
-            for meter in content.get("meters", [])
-        ]
-        verdicts[name] = reconcile(meters, limit)
+            powers.setdefault(point, {})[start] = power
+        verdicts[name] = reconcile(measured(listed, powers), limit)
     return verdicts
+
+
+def power_of(one: Mapping[str, Any], phase: str = "") -> str:
+    """The full name of the point of a meter's power, or of a phase's."""
+    return f"{one['name']}/{power_point(one, f'_{phase}' if phase else '')}"
+
+
+def phases_of(listed: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Likewise of all phases of all meters."""
+    return [power_of(one, phase) for one in listed for phase in PHASES]
+
+
+def measured(
+    listed: Iterable[Mapping[str, Any]], powers: Mapping[str, Mapping[datetime, float]]
+) -> list[Meter]:
+    """The meters of a site's file with what they have measured, by the full names of their points."""
+    return [
+        Meter(
+            one["name"],
+            role_of(one),
+            powers.get(power_of(one), {}),
+            one.get("ct_ratio"),
+            {phase: powers[power_of(one, phase)] for phase in PHASES if power_of(one, phase) in powers},
+        )
+        for one in listed
+    ]
 
 
 def reconcile(meters: Sequence[Meter], limit: float = LIMIT) -> Verdict:
@@ -125,7 +150,7 @@ def reconcile(meters: Sequence[Meter], limit: float = LIMIT) -> Verdict:
     size = _mean_size(supply)
     share = _mean_size(residual) / size if size else None
     differs = any(residual) if share is None else share > limit
-    causes = _causes(supplies, parts, quarters, residual) if differs else ()
+    causes, wrong = _causes(supplies, parts, quarters, residual) if differs else ([], None)
     energy = [sum(one) / 4 / 1000 for one in (supply, total, residual)]
     return Verdict(
         "differs" if differs else "agrees",
@@ -135,6 +160,7 @@ def reconcile(meters: Sequence[Meter], limit: float = LIMIT) -> Verdict:
         energy[2],
         share,
         tuple(causes),
+        wrong,
     )
 
 
@@ -148,12 +174,12 @@ def _too_few(quarters: Sequence[datetime], meters: Sequence[Meter]) -> str:
 
 def _causes(
     supplies: Sequence[Meter], parts: Sequence[Meter], quarters: Sequence[datetime], residual: Sequence[float]
-) -> list[str]:
-    """What explains the residual, the simplest first, or else what it looks like."""
+) -> tuple[list[str], str | None]:
+    """What explains the residual, the simplest first, or else what it looks like; and the meter that alone does."""
     whole = _rms(residual)
     load = statistics.fmean(residual)
     if _rms([one - load for one in residual]) <= EXPLAINED * whole:
-        return [_load(load, constant=True)]
+        return [_load(load, constant=True)], None
     fits = [fit for fit in (_factor(one, quarters, residual) for one in parts) if fit is not None]
     if len(supplies) == 1:
         # The supply's own factor acts the other way round.
@@ -161,7 +187,7 @@ def _causes(
         fits += [own] if own is not None else []
     fits = sorted((fit for fit in fits if fit.left <= EXPLAINED * whole), key=lambda fit: fit.left)
     if not fits:
-        return [_load(load, constant=False)]
+        return [_load(load, constant=False)], None
     best = fits[0]
     # What explains it nearly as well is told, too: nobody should open the wrong cabinet.
     alike = [fit for fit in fits[1:] if fit.left <= 1.5 * best.left + 0.05 * whole]
@@ -170,7 +196,8 @@ def _causes(
         causes.append(
             "besides, " + _load(best.offset if best.meter.role != MAIN else -best.offset, constant=True)
         )
-    return causes + [f"or else: {_told(fit)}" for fit in alike]
+    causes += [f"or else: {_told(fit)}" for fit in alike]
+    return causes, best.meter.name if len(causes) == 1 else None
 
 
 @dataclass(frozen=True)

@@ -177,9 +177,9 @@ class Store:
                 self._keys.pop(name, None)
             raise ElsewhereError(gone)
 
-    def vouching(self, site: str, public: bytes) -> list[CertificateId]:
+    def vouching(self, site: str, public: bytes, *, again: bool = False) -> list[CertificateId]:
         """The certificates that vouch for a key; none for a key that is not known."""
-        found = self.keys(site)
+        found = self.keys(site, again=again)
         return [known.certificate for known in found[1] if known.public == public] if found else []
 
     def trust(self, site: str, key: TrustedKey) -> None:

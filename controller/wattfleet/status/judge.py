@@ -28,7 +28,7 @@ DELAY = 600.0
 
 def findings(site: Site, now: datetime) -> list[dict[str, str]]:
     """Those of one site, the gravest first."""
-    found = [*_presence(site, now), *_delivery(site), *_buses(site), *_trust(site)]
+    found = [*_presence(site, now), *_delivery(site), *_buses(site), *_meters(site), *_trust(site)]
     return [{"level": level, "text": text} for level, text in sorted(found, key=lambda one: one[0] != ACT)]
 
 
@@ -90,6 +90,16 @@ def _buses(site: Site) -> Iterator[tuple[str, str]]:
         yield level, f"{plural(errors['timeouts'], 'time-out')} in {requests} requests"
 
 
+def _meters(site: Site) -> Iterator[tuple[str, str]]:
+    found = site.get("agreement")
+    if not found or found["state"] != "differs":
+        return
+    size = "" if found["share"] is None else f" by {percent(found['share'])} of the supply"
+    cause = found["causes"][0] if found["causes"] else "energy-hub reconcile on the hub tells the cause"
+    # A load that has no meter needs nobody. A meter that is wrong does, where it is clear which one.
+    yield ACT if found["meter"] else WATCH, f"its meters differ{size}: {cause}"
+
+
 def _trust(site: Site) -> Iterator[tuple[str, str]]:
     if site["chain"] == "broken":
         yield ACT, "its chain of batches is broken: run energy-audit verify on the hub"
@@ -129,6 +139,16 @@ def complete(counted: Mapping[str, int] | None) -> float | None:
     if not counted or not counted["expected"]:
         return None
     return (1000 * (counted["expected"] - counted["missing"]) // counted["expected"]) / 10
+
+
+def agreement(site: Site) -> str | None:
+    """Of the supply's meter with the others: ok, or by how much they differ. Older hubs do not tell it."""
+    found = site.get("agreement")
+    if not found or found["state"] == "unknown":
+        return None
+    if found["state"] == "agrees":
+        return "ok"
+    return "differs" if found["share"] is None else percent(found["share"])
 
 
 def plural(count: int, one: str) -> str:

@@ -17,7 +17,7 @@ from wattfleet.status.judge import ACT, moment, span
 STYLES = {"online": "green", "late": "yellow", "offline": "red", "never seen": "red"}
 UNKNOWN = "-"
 # Lines beside the sites: the head, what the fleet is as one, and a prompt.
-BESIDE = 8
+BESIDE = 9
 
 
 def console() -> Console:
@@ -39,6 +39,7 @@ def shown(document: Mapping[str, Any], most: int | None) -> RenderableType:
         "complete",
         "CRC",
         "cert",
+        "meters",
         "load",
         "gen",
         "store",
@@ -69,6 +70,7 @@ def _row(name: str, site: Mapping[str, Any], now: datetime) -> list[Text]:
         UNKNOWN if counted is None else f"{counted:.1f} %",
         str(errors["crc_errors"]) if errors else UNKNOWN,
         f"{site['certificate']['days_left']} d" if site["certificate"] else UNKNOWN,
+        judge.agreement(site) or UNKNOWN,
         *(kilo(power[figure]) for figure in ("load", "generation", "storage", "net")),
         # A mark for those who do not see the colour.
         "; ".join(("! " if one["level"] == ACT else "") + one["text"] for one in site["findings"]),
@@ -111,6 +113,13 @@ def _fleet(document: Mapping[str, Any]) -> list[Text]:
             f"{judge.plural(errors['timeouts'], 'time-out')}"
         )
     )
+    if agreed := fleet.get("agreement"):
+        lines.append(
+            Text(
+                f"last whole day: the meters of {judge.plural(agreed['agrees'], 'site')} agree, "
+                f"of {agreed['differs']} differ, {agreed['unknown']} not known"
+            )
+        )
     versions = [
         f"{what} {_versions(fleet[key])}"
         for what, key in (("collector", "collectors"), ("firmware", "firmwares"))

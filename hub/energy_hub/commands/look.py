@@ -206,8 +206,11 @@ def _totals(options: argparse.Namespace) -> int:
         tools.print_json({"roles": {role: asdict(one) for role, one in found.items()}})
         return tools.OK
     tools.print_table(
-        ("role", "energy kWh", "quarters", "sites"),
-        [(role, f"{one.energy_kwh:.3f}", one.quarters, one.sites) for role, one in found.items()],
+        ("role", "energy kWh", "quarters", "sites", "meters not known"),
+        [
+            (role, f"{one.energy_kwh:.3f}", one.quarters, one.sites, one.unknown)
+            for role, one in found.items()
+        ],
     )
     return tools.OK
 

@@ -69,19 +69,26 @@ def _sum(meters: Sequence[Meter], role: str, values: Mapping[str, float | None])
 def energy_of(meter: Meter, days: Mapping[int, Mapping[str, Any]]) -> float | None:
     """kWh of a day, from rows of rollup_day by point: by what the counters advanced, import less export. Where there is
     none, or one was reset, the mean power over the time that it is known for stands in."""
-    counters = [
-        (sign, days[point])
-        for sign, point in ((1, meter.energy_import), (-1, meter.energy_export))
-        if point is not None and point in days
-    ]
-    if counters and not any(_was_reset(row) for _, row in counters):
-        advanced = [sign * (row["last_value"] - row["first_value"]) for sign, row in counters]
-        return float(sum(advanced)) / 1000
+    counted = advance_of(meter, days)
+    if counted is not None:
+        return counted
     power = days.get(meter.power) if meter.power is not None else None
     if power is None or power["sum"] is None:
         return None
     hours = (power["last_time"] - power["first_time"]).total_seconds() / 3600
     return float(power["sum"] / power["valued"] * hours / 1000)
+
+
+def advance_of(meter: Meter, spans: Mapping[int, Mapping[str, Any]]) -> float | None:
+    """kWh that the counters advanced over a span, import less export; None where there is none, or one was reset."""
+    counters = [
+        (sign, spans[point])
+        for sign, point in ((1, meter.energy_import), (-1, meter.energy_export))
+        if point is not None and point in spans
+    ]
+    if not counters or any(_was_reset(row) for _, row in counters):
+        return None
+    return float(sum(sign * (row["last_value"] - row["first_value"]) for sign, row in counters)) / 1000
 
 
 def _was_reset(row: Mapping[str, Any]) -> bool:

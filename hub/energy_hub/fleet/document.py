@@ -19,7 +19,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from energy_hub.evidence.step import Shard
-from energy_hub.fleet import queries
+from energy_hub.fleet import agreement, queries
 from energy_hub.fleet.balance import FIGURES, Balance, balance, counting, energy_of
 from energy_hub.fleet.meters import (
     EXPORT,
@@ -33,6 +33,7 @@ from energy_hub.fleet.meters import (
     meters_of,
     without_power,
 )
+from energy_hub.reconcile import Verdict
 
 Row = dict[str, Any]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -42,7 +43,10 @@ UNDER_WAY = timedelta(minutes=10)
 LATE = timedelta(minutes=10)
 # A value counts as that of now when it is no older than this and three of its meter's intervals.
 NOW = timedelta(minutes=5)
+# A clock may be fast by so much.
+AHEAD = timedelta(minutes=1)
 STATES = ("online", "late", "offline", "never seen")
+VERDICTS = ("agrees", "differs", "unknown")
 # What in the queries' rows is a time.
 TIMES = frozenset(
     (
@@ -53,6 +57,7 @@ TIMES = frozenset(
         "last_seen",
         "expires",
         "today",
+        "yesterday",
         "since",
         "first",
         "time",
@@ -152,6 +157,7 @@ class _Glance:
         delays = self._by_site(queries.DELAYS, **self._delay_points(newest))
         chains = self._by_site(queries.CHAINS)
         hours = self._hours()
+        agreed = self._agreed()
         errors = self._errors(hours["start"])
         sites = {}
         for name, site in sorted(self._sites.items()):
@@ -171,6 +177,7 @@ class _Glance:
                 "collector": site.row["collector"] if site.row else None,
                 "power_kw": _figures(self._power(site, newest)),
                 "energy_kwh": _figures(self._energy(site, days)),
+                "agreement": _agreement(agreed.get(number)),
             }
         return {
             "version": 1,
@@ -227,7 +234,9 @@ class _Glance:
         for site in self._seen.values():
             if not site.described:
                 wanted |= dict.fromkeys(site.points.values(), self.now - NOW)
-        rows = self._rows(queries.NEWEST, points=list(wanted), since=list(wanted.values()))
+        rows = self._rows(
+            queries.NEWEST, points=list(wanted), since=list(wanted.values()), until=self.now + AHEAD
+        )
         return {row["point"]: row for row in rows}
 
     def _last(self, newest: Mapping[int, Row]) -> dict[int, datetime]:
@@ -239,7 +248,8 @@ class _Glance:
                 last[site.number] = max(times)
         silent = [number for number in self._seen if number not in last]
         if silent:
-            last |= {row["site"]: row["time"] for row in self._rows(queries.NEWEST_OF_SITES, sites=silent)}
+            rows = self._rows(queries.NEWEST_OF_SITES, sites=silent, until=self.now + AHEAD)
+            last |= {row["site"]: row["time"] for row in rows}
         return last
 
     def _delay_points(self, newest: Mapping[int, Row]) -> Row:
@@ -306,6 +316,19 @@ class _Glance:
                 for name in FIGURES
             },
         }
+
+    def _agreed(self) -> dict[int, tuple[agreement.Day, Verdict]]:
+        """Of the sites that are described, with the last whole day of each."""
+        days = {}
+        for number, site in self._seen.items():
+            if site.described and site.row and site.row["today"]:
+                begins = site.row["yesterday"]
+                since = max(begins, site.described.begins)
+                days[number] = agreement.Day(
+                    number, site.described, site.meters, begins, since, site.row["today"]
+                )
+        found = agreement.verdicts(self._rows, list(days.values()))
+        return {number: (days[number], one) for number, one in found.items()}
 
     def _errors(self, starts: Sequence[datetime]) -> dict[int, Row]:
         points = [
@@ -422,6 +445,7 @@ def _fleet(sites: Mapping[str, Row]) -> Row:
     errors = [one["bus_errors"] for one in sites.values() if one["bus_errors"]]
     days = [one["certificate"]["days_left"] for one in sites.values() if one["certificate"]]
     states = Counter(one["state"] for one in sites.values())
+    agreed = Counter(one["agreement"]["state"] for one in sites.values() if one["agreement"])
     return {
         "sites": len(sites),
         "states": {state: states[state] for state in STATES},
@@ -435,6 +459,7 @@ def _fleet(sites: Mapping[str, Row]) -> Row:
         ),
         "power_kw": _totals([one["power_kw"] for one in sites.values()]),
         "energy_kwh": _totals([one["energy_kwh"] for one in sites.values()]),
+        "agreement": {state: agreed[state] for state in VERDICTS},
     }
 
 
@@ -453,6 +478,23 @@ def _figures(one: Balance) -> Row:
 def _rounded(value: float | None) -> float | None:
     """To a watt or a watt hour, and no -0.0."""
     return None if value is None else round(value, 3) + 0.0
+
+
+def _agreement(found: tuple[agreement.Day, Verdict] | None) -> Row | None:
+    if found is None:
+        return None
+    day, one = found
+    known = one.state != "unknown"
+    return {
+        "since": day.begins,
+        "until": day.until,
+        "state": one.state,
+        "supply_kwh": _rounded(one.supply) if known else None,
+        "parts_kwh": _rounded(one.parts) if known else None,
+        "share": None if one.share is None else round(one.share, 4),
+        "meter": one.meter,
+        "causes": list(one.causes),
+    }
 
 
 def _delay(row: Row | None) -> Row | None:

@@ -43,18 +43,32 @@ class Description:
 
 def description_of(row: Mapping[str, Any]) -> Description:
     """From a row of the query of descriptions. What is no site's file has no meters."""
-    listed = row["meters"]
-    meters = (
-        [one for one in listed if isinstance(one, dict) and "name" in one] if isinstance(listed, list) else []
-    )
     return Description(
         _text(row["label"]),
         _text(row["region"]),
         row["first"],
         row["since"],
         _seconds(row["interval"], INTERVAL),
-        tuple(meters),
+        tuple(described_meters(row["meters"])),
     )
+
+
+def described_meters(listed: object) -> list[dict[str, Any]]:
+    """What a site's file has as its meters."""
+    return (
+        [one for one in listed if isinstance(one, dict) and "name" in one] if isinstance(listed, list) else []
+    )
+
+
+def role_of(one: Mapping[str, Any]) -> str:
+    return str(one.get("role") or CONSUMPTION)
+
+
+def power_point(one: Mapping[str, Any], phase: str = "") -> str:
+    """By which of its points a meter of a site's file tells its power, or that of a phase (`_l1`). With statistics the
+    samples do not travel, and after a change of the file the other point only has the past."""
+    point = f"{POWER}{phase}"
+    return f"{point}_mean" if one.get("report") and point not in (one.get("raw") or ()) else point
 
 
 def meters_of(
@@ -67,11 +81,10 @@ def meters_of(
 def _meter(
     one: Mapping[str, Any], usual: float, points: Mapping[str, int], others: Mapping[str, int]
 ) -> Meter:
-    name, role = str(one["name"]), str(one.get("role") or CONSUMPTION)
-    # With statistics the samples do not travel, and after a change of the file the other point only has the past.
-    summed = bool(one.get("report")) and POWER not in (one.get("raw") or ())
-    power = points.get(f"{name}/{MEAN if summed else POWER}")
-    interval = one.get("report") if summed else one.get("interval")
+    name, role = str(one["name"]), role_of(one)
+    shown = power_point(one)
+    power = points.get(f"{name}/{shown}")
+    interval = one.get("report") if shown == MEAN else one.get("interval")
     return Meter(
         name,
         role,

@@ -9,7 +9,9 @@ LATERAL with OFFSET 0, here as in health.py, keeps PostgreSQL from reading whole
 SITES = """
     SELECT s.id, s.name, s.state, s.state_since, s.first_seen, s.last_seen, s.status ->> 'version' AS collector,
            (SELECT max(k.not_after) FROM site_key k WHERE k.site = s.id) AS expires,
-           date_trunc('day', %(now)s::timestamptz AT TIME ZONE z.zone) AT TIME ZONE z.zone AS today
+           date_trunc('day', %(now)s::timestamptz AT TIME ZONE z.zone) AT TIME ZONE z.zone AS today,
+           (date_trunc('day', %(now)s::timestamptz AT TIME ZONE z.zone) - interval '1 day') AT TIME ZONE z.zone
+           AS yesterday
     FROM site s LEFT JOIN rollup_zone z ON z.site = s.id
     WHERE %(names)s::text[] IS NULL OR s.name = ANY(%(names)s)
 """
@@ -48,11 +50,12 @@ OTHER_POINTS = """
     ORDER BY w.site, w.meter, p.name
 """
 
-# The newest reading of each point, unless it is older than `since`.
+# The newest reading of each point, unless it is older than `since`; one that is ahead of time tells nothing of now.
 NEWEST = """
     SELECT w.point, r.time, r.value
     FROM unnest(%(points)s::int[], %(since)s::timestamptz[]) AS w (point, since)
-    CROSS JOIN LATERAL (SELECT time, value FROM reading WHERE point = w.point AND time >= w.since
+    CROSS JOIN LATERAL (SELECT time, value FROM reading
+                        WHERE point = w.point AND time >= w.since AND time <= %(until)s
                         ORDER BY time DESC LIMIT 1) AS r
 """
 
@@ -60,7 +63,8 @@ NEWEST = """
 NEWEST_OF_SITES = """
     SELECT p.site, max(r.time) AS time
     FROM point p
-    CROSS JOIN LATERAL (SELECT time FROM reading WHERE point = p.id ORDER BY time DESC LIMIT 1) AS r
+    CROSS JOIN LATERAL (SELECT time FROM reading WHERE point = p.id AND time <= %(until)s
+                        ORDER BY time DESC LIMIT 1) AS r
     WHERE p.site = ANY(%(sites)s)
     GROUP BY p.site
 """
@@ -118,6 +122,50 @@ DAYS = """
     FROM unnest(%(points)s::int[], %(starts)s::timestamptz[]) AS w (point, start)
     CROSS JOIN LATERAL (SELECT * FROM rollup_day WHERE point = w.point AND start = w.start OFFSET 0) AS d
     WHERE d.last_time IS NOT NULL
+"""
+
+# Of each site, over the hours that all of its meters have a mean of: kWh of the supply and of the other meters, and
+# the mean sizes in W of what is between them and of the supply.
+AGREEMENT = """
+    WITH mean AS (
+        SELECT w.site, w.supply, w.meters, h.start, h.sum / (h.good + h.uncertain) AS power
+        FROM unnest(%(points)s::int[], %(sites)s::int[], %(supplies)s::bool[], %(meters)s::int[],
+                    %(since)s::timestamptz[], %(until)s::timestamptz[])
+             AS w (point, site, supply, meters, since, until)
+        CROSS JOIN LATERAL (SELECT start, sum, good, uncertain FROM rollup_hour
+                            WHERE point = w.point AND start >= w.since AND start <= w.until - interval '1 hour'
+                            AND sum IS NOT NULL OFFSET 0) AS h
+    ), whole AS (
+        SELECT site, sum(power) FILTER (WHERE supply) AS supply, sum(power) FILTER (WHERE NOT supply) AS parts
+        FROM mean GROUP BY site, start HAVING count(*) = min(meters)
+    )
+    SELECT site, count(*) AS hours, sum(supply) / 1000 AS supply, sum(parts) / 1000 AS parts,
+           avg(abs(supply - parts)) AS residual, avg(abs(supply)) AS size
+    FROM whole GROUP BY site
+"""
+
+# Of some sites alone: mean powers by quarter of an hour, a row a point.
+QUARTERS = """
+    SELECT w.site, w.name, q.starts, q.powers
+    FROM unnest(%(sites)s::int[], %(names)s::text[], %(begins)s::timestamptz[], %(since)s::timestamptz[],
+                %(until)s::timestamptz[]) AS w (site, name, begins, since, until)
+    JOIN point p ON p.site = w.site AND p.name = w.name
+    CROSS JOIN LATERAL (SELECT array_agg(extract(epoch FROM start)::bigint) AS starts,
+                               array_agg(sum / (good + uncertain)) AS powers
+                        FROM rollup_quarter WHERE point = p.id AND start >= w.since AND start < w.until
+                        AND sum IS NOT NULL OFFSET 0) AS q
+    WHERE q.starts IS NOT NULL
+"""
+
+# Of phases the mean of the day is enough.
+PHASES = """
+    SELECT w.site, w.name, ARRAY[extract(epoch FROM d.start)::bigint] AS starts,
+           ARRAY[d.sum / (d.good + d.uncertain)] AS powers
+    FROM unnest(%(sites)s::int[], %(names)s::text[], %(begins)s::timestamptz[], %(since)s::timestamptz[],
+                %(until)s::timestamptz[]) AS w (site, name, begins, since, until)
+    JOIN point p ON p.site = w.site AND p.name = w.name
+    CROSS JOIN LATERAL (SELECT start, sum, good, uncertain FROM rollup_day
+                        WHERE point = p.id AND start = w.begins AND sum IS NOT NULL OFFSET 0) AS d
 """
 
 # By how much counters grew in each hour. A value below the one before began again at 0.

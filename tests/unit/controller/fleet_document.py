@@ -48,10 +48,20 @@ SITE: dict[str, Any] = {
     "collector": "0.3.0",
     "power_kw": {"load": 10.0, "generation": -4.0, "storage": 1.0, "net": 7.0},
     "energy_kwh": {"load": 100.0, "generation": -40.0, "storage": 10.0, "net": 70.0},
+    "agreement": {
+        "since": ago(hours=36, minutes=30),
+        "until": ago(hours=12, minutes=30),
+        "state": "agrees",
+        "supply_kwh": 168.0,
+        "parts_kwh": 167.5,
+        "share": 0.0031,
+        "meter": None,
+        "causes": [],
+    },
 }
 NEVER: dict[str, Any] = {
     **dict.fromkeys(("last_reading", "last_seen", "delay", "completeness", "bus_errors", "certificate")),
-    **dict.fromkeys(("chain", "collector")),
+    **dict.fromkeys(("chain", "collector", "agreement")),
     "state": "never seen",
     "power_kw": dict.fromkeys(FLOWS),
     "energy_kwh": dict.fromkeys(FLOWS),
@@ -79,6 +89,12 @@ def document(**sites: dict[str, Any]) -> dict[str, Any]:
             "collectors": {"0.3.0": len(named)},
             "power_kw": _totals(named, "power_kw"),
             "energy_kwh": _totals(named, "energy_kwh"),
+            "agreement": {
+                state: sum(
+                    bool(one["agreement"]) and one["agreement"]["state"] == state for one in named.values()
+                )
+                for state in ("agrees", "differs", "unknown")
+            },
         },
         "hours": {
             "start": [clock(until - timedelta(hours=HOURS - 1 - hour)) for hour in range(HOURS)],

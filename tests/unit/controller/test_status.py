@@ -30,6 +30,14 @@ from .fleet_document import NEVER, NOW, ago, check, document, site
 
 COUNTED = site()["completeness"]
 ERRORS = site()["bus_errors"]
+AGREED = site()["agreement"]
+RATIO = "press shows 80 % of what it should: likely its CT ratio is 250:5 and not 200:5"
+WRONG = {**AGREED, "state": "differs", "share": 0.1847, "meter": "press", "causes": [RATIO]}
+PARTLY = {**WRONG, "meter": None, "causes": ["a load constant, of 5.00 kW in the mean, has no meter"]}
+UNKNOWN = {
+    **AGREED, "state": "unknown", "supply_kwh": None, "parts_kwh": None, "share": None,
+    "causes": ["the site has no meter of the supply (role main)"],
+}  # fmt: skip
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> [red]'\"&"
 
 
@@ -53,6 +61,17 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> [red]'\"&
         ({"bus_errors": {**ERRORS, "timeouts": 9}}, "watch", "9 time-outs in 8640 requests"),
         ({"certificate": {"expires": ago(), "days_left": 29}}, "act", "its certificate ends in 29 days"),
         ({"certificate": {"expires": ago(), "days_left": -1}}, "act", "its certificate ended 1 day ago"),
+        ({"agreement": WRONG}, "act", f"its meters differ by 18.5 % of the supply: {RATIO}"),
+        (
+            {"agreement": PARTLY},
+            "watch",
+            "its meters differ by 18.5 % of the supply: a load constant, of 5.00 kW in the mean, has no meter",
+        ),
+        (
+            {"agreement": {**PARTLY, "share": None, "causes": []}},
+            "watch",
+            "its meters differ: energy-hub reconcile on the hub tells the cause",
+        ),
         ({"chain": "broken"}, "act", "its chain of batches is broken: run energy-audit verify on the hub"),
     ],
 )
@@ -69,6 +88,8 @@ def test_troubles(other: dict[str, Any], level: str, text: str) -> None:
         {"bus_errors": {**ERRORS, "timeouts": 8}},
         {"certificate": {"expires": ago(), "days_left": 30}},
         {"chain": "pending"},
+        {"agreement": UNKNOWN},
+        {"agreement": None},
     ],
 )
 def test_no_trouble(other: dict[str, Any]) -> None:
@@ -159,6 +180,49 @@ def test_one_that_is_not(
     assert lines[1].startswith("plant-b  never seen")
     assert "! the hub has never heard of it" in lines[1]
     assert any("(net of 1, load of 1 sites)" in line for line in lines)
+
+
+def cells(line: str) -> list[str]:
+    return re.split(r"  +", line.strip())
+
+
+def test_the_verdict_of_the_meters(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plants = {
+        "wrong": site(agreement=WRONG), "partly": site(agreement=PARTLY), "well": site(),
+        "main": site(agreement=UNKNOWN),
+    }  # fmt: skip
+    ask(monkeypatch, document(**plants))
+    assert main(["status"]) == 1
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    place = cells(lines[0]).index("meters")
+    rows = [cells(line) for line in lines if line.split(" ")[0] in plants]
+    assert {row[0]: row[place] for row in rows} == {
+        "wrong": "18.5 %", "partly": "18.5 %", "well": "ok", "main": "-",
+    }  # fmt: skip
+    assert f"! its meters differ by 18.5 % of the supply: {RATIO}" in " ".join(out.split())
+    assert any(
+        line.strip() == "last whole day: the meters of 1 site agree, of 2 differ, 1 not known"
+        for line in lines
+    )
+    ask(monkeypatch, document(well=site(), main=site(agreement=UNKNOWN), partly=site(agreement=PARTLY)))
+    assert main(["status"]) == 0, "a load without a meter needs nobody"
+
+
+def test_a_hub_that_does_not_tell_it(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An older one, whose document is as good as ever."""
+    old = document(plant_a=site())
+    del old["sites"]["plant-a"]["agreement"], old["fleet"]["agreement"]
+    check(old)
+    ask(monkeypatch, old)
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert "last whole day" not in out
+    assert "Meters agree, last whole day" not in page.render(complete(old, {}), "0" * 64)
 
 
 def test_as_json(lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -360,6 +424,22 @@ def test_the_page_is_well_formed_and_has_its_headers() -> None:
     assert len(plots) == 8
     assert all(attributes["aria-label"] for attributes in plots)
     assert "2 sites, 1 needs somebody: the fleet on 2026-01-10 12:30 UTC" in text
+
+
+def test_the_page_has_the_verdict_of_the_meters() -> None:
+    text, found = rendered(wrong=site(agreement=WRONG), well=site(), main=site(agreement=UNKNOWN))
+    assert (found.wrong, found.open) == ([], [])
+    said = "".join(found.text)
+    assert f"! its meters differ by 18.5 % of the supply: {RATIO}" in said
+    assert "Meters agree, last whole day11 differ, 1 not known" in said
+    heads = re.findall(r'<th scope="col">([^<]+)</th>', text.partition('<table id="table"')[2])
+    rows = re.findall(r"<tr class=.*?</tr>", text)
+    place = heads.index("Meters")
+    verdicts = {
+        re.split(r"<t[hd][^>]*>", row)[1].split("<")[0].strip(): re.split(r"<t[hd][^>]*>", row)[place + 1]
+        for row in rows
+    }
+    assert verdicts == {"wrong": "18.5 %", "well": "ok", "main": "-"}
 
 
 def test_the_page_fetches_nothing() -> None:

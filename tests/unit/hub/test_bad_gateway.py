@@ -180,9 +180,14 @@ def test_odd_sequences_harm_no_other_site(hub: Hub, broker: RunningBroker, autho
 
 
 def learn(
-    store: Store, by: Identity, authority: Authority, *, revocations: Revocations | None = None
+    store: Store,
+    by: Identity,
+    authority: Authority,
+    *,
+    public: bytes | None = None,
+    revocations: Revocations | None = None,
 ) -> bytes:
-    public = Gateway("plant-a", Ed25519PrivateKey.generate()).public
+    public = public or Gateway("plant-a", Ed25519PrivateKey.generate()).public
     key = authority.key_statement(by, "plant-a", public)
     status = read_status("plant-a", json.dumps({"state": "online", "site": "plant-a", "key": key}).encode())
     authorities = [authority.root.certificate, authority.intermediate.certificate]
@@ -216,6 +221,24 @@ def test_a_site_has_so_many_keys_that_are_not_revoked(
     crl.write_text(authority.crl([bad]))
     lists = Revocations(crl, [authority.root.certificate, authority.intermediate.certificate])
     learn(store, other, authority, revocations=lists)
+
+
+def test_a_certificate_is_renewed_as_often_as_it_likes(
+    database: Database, store: Store, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key is no further key because another certificate vouches for it, every two weeks for years."""
+    monkeypatch.setattr(pipeline, "KEYS_OF_A_SITE", 2)
+    monkeypatch.setattr(pipeline, "KEYS_OF_A_CERTIFICATE", 2)
+    public = learn(store, authority.client("plant-a"), authority)
+    for _ in range(4):
+        assert learn(store, authority.client("plant-a"), authority, public=public) == public
+    # There is room for one more, by any of these certificates.
+    newest = authority.client("plant-a")
+    learn(store, newest, authority, public=public)
+    learn(store, newest, authority)
+    with pytest.raises(TrustError, match="has 2 keys already|vouches for 2 keys already"):
+        learn(store, newest, authority)
+    assert database.one("SELECT count(DISTINCT public) FROM site_key") == 2
 
 
 class Counted:

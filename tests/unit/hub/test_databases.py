@@ -78,7 +78,7 @@ def test_questions_of_one_site_are_asked_where_it_lives(
 
 def test_rollups_are_counted_and_summed_over_all(plants: list[Plant], run: Run, tmp_path: Path) -> None:
     file = tmp_path / "sites.json"
-    meters = [{"name": "main", "role": "main"}]
+    meters = [{"name": "main", "role": "main", "interval": 60}]
     file.write_text(json.dumps({name: {"meters": meters} for name in ("plant-a", "plant-b", "plant-c")}))
     assert run("describe", "--since", "2025-01-01", str(file)).split() == [
         "described", "plant-a", "described", "plant-b", "described", "plant-c",

@@ -233,6 +233,53 @@ def test_by_hour(fleet: Database) -> None:
     assert hours["net"] == [72.0] * 22 + [72.4] + [72.0] * 2
 
 
+def test_agreement(fleet: Database) -> None:
+    found = looked(fleet)
+    # Readings began at 12:00 UTC, and the day ended at 23:00: 11 hours, of which 83 kW are in no meter.
+    assert found["sites"]["plant-a"]["agreement"] == {
+        "since": "2026-01-08T23:00:00.000Z",
+        "until": "2026-01-09T23:00:00.000Z",
+        "state": "differs",
+        "supply_kwh": 660.0,
+        "parts_kwh": -253.0,
+        "share": round(83 / 60, 4),
+        "meter": None,
+        "causes": ["a load constant, of 83.00 kW in the mean, has no meter"],
+    }
+    assert found["sites"]["plant-b"]["agreement"]["state"] == "unknown"
+    assert found["sites"]["plant-b"]["agreement"]["causes"] == [
+        "the site has no meter of the supply (role main)"
+    ]
+    assert {name for name, one in found["sites"].items() if one["agreement"] is None} == {
+        "plant-c", "plant-d", "plant-e",
+    }  # fmt: skip
+    assert found["fleet"]["agreement"] == {"agrees": 0, "differs": 1, "unknown": 2}
+
+
+@pytest.mark.parametrize("site", ["plant-f", "plant-a"], ids=["late", "online"])
+def test_a_reading_of_the_future_says_nothing_of_now(fleet: Database, site: str) -> None:
+    """Of a site that measures no more, and of one that does; a clock that is a little fast is none."""
+    before = looked(fleet)["sites"][site]
+    with fleet.connect() as connection:
+        for ahead in (timedelta(minutes=2), timedelta(days=40)):
+            connection.execute(
+                "INSERT INTO reading (time, value, batch, point, quality)"
+                " SELECT %s, 1e6, (SELECT max(id) FROM batch), p.id, 0 FROM point p JOIN site s ON s.id = p.site"
+                " WHERE s.name = %s AND p.name LIKE '%%/active_power'",
+                (NOW + ahead, site),
+            )
+    found = looked(fleet)["sites"][site]
+    assert {name: found[name] for name in ("state", "since", "last_reading", "power_kw")} == {
+        name: before[name] for name in ("state", "since", "last_reading", "power_kw")
+    }
+    with fleet.connect() as connection:
+        connection.execute(
+            "UPDATE reading SET time = %s WHERE time = %s",
+            (NOW + timedelta(seconds=30), NOW + timedelta(minutes=2)),
+        )
+    assert looked(fleet)["sites"][site]["last_reading"] == "2026-01-10T12:30:30.000Z"
+
+
 def test_states(fleet: Database) -> None:
     found = looked(fleet)
     assert {name: (one["state"], one["since"]) for name, one in found["sites"].items()} == {

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fleet's energy over a span, held against what was put in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from energy_hub import cli, description, rollup
+from energy_hub.store import Store
+
+from .conftest import Database
+from .test_store import commit, known
+from .writer import Reading
+
+BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
+Total = Callable[[int, int], dict[str, Any]]
+
+
+def at(minute: float) -> int:
+    return int((BEGIN + timedelta(minutes=minute)).timestamp() * 1000)
+
+
+def each(minutes: Sequence[int], value: Callable[[int], float | None]) -> list[Reading]:
+    return [(at(n), value(n), 0 if value(n) is not None else 129) for n in minutes]
+
+
+@pytest.fixture
+def total(database: Database, capsys: pytest.CaptureFixture[str]) -> Total:
+    """Of so many minutes after BEGIN, by the command."""
+
+    def ask(since: int, until: int) -> dict[str, Any]:
+        command = ["totals", "--database", database.conninfo("energy_read"), "--json"]
+        for name, minute in (("--since", since), ("--until", until)):
+            command += [name, (BEGIN + timedelta(minutes=minute)).isoformat()]
+        assert cli.main(command) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)["roles"]
+        return found
+
+    return ask
+
+
+def fill(
+    database: Database,
+    points: dict[str, list[Reading]],
+    *files: tuple[int, list[dict[str, Any]]],
+) -> None:
+    """`files`: from which minute on the site's file has which meters."""
+    store = Store(database.conninfo("energy_ingest"))
+    commit(store, "plant-a", known(store, "plant-a").batch(points))
+    store.close()
+    with database.connect("energy_ingest") as connection:
+        for minute, meters in files:
+            site = {"interval": 60, "meters": meters}
+            description.keep(connection, {"plant-a": site}, BEGIN + timedelta(minutes=minute))
+    with database.connect("energy_rollup") as connection:
+        while rollup.step(connection):
+            pass
+
+
+def test_statistics_count_as_samples_do(database: Database, total: Total) -> None:
+    """The mean of an interval is what such a meter sends of its power; what it had sent before is not used."""
+    fill(
+        database,
+        {
+            "press/active_power_mean": each(range(60), lambda _: 6_000.0),
+            "press/active_power": each(range(60), lambda _: 99.0),
+            "lamp/active_power_mean": each(range(60), lambda _: 99.0),
+            "lamp/active_power": each(range(60), lambda _: 1_000.0),
+        },
+        (-60, [
+            {"name": "press", "report": 60},
+            {"name": "lamp", "report": 60, "raw": ["active_power"]},
+            {"name": "silent", "report": 60},
+            {"name": "boiler", "role": "process"},
+        ]),
+    )  # fmt: skip
+    assert total(0, 60) == {
+        "consumption": {"energy_kwh": pytest.approx(7.0), "quarters": 8, "sites": 1, "unknown": 1}
+    }
+
+
+def test_a_quarter_with_one_reading_is_no_quarter(database: Database, total: Total) -> None:
+    """It tells what was needed for one interval; a reading too many makes no quarter longer than it is."""
+    fill(
+        database,
+        {
+            "press/active_power": each([0, *range(15, 30)], lambda _: 6_000.0),
+            "lamp/active_power": [(at(n / 2), 1_000.0, 0) for n in range(30)],
+        },
+        (-60, [{"name": "press"}, {"name": "lamp", "role": "storage"}]),
+    )
+    found = total(0, 60)
+    assert found["consumption"]["energy_kwh"] == pytest.approx(6.0 * 16 / 60)
+    assert found["storage"]["energy_kwh"] == pytest.approx(0.25)
+
+
+def test_counters_know_what_was_in_a_gap(database: Database, total: Total) -> None:
+    """And the sums of two spans are the sum of both."""
+    there = [0, 1, *range(31, 61)]
+    fill(
+        database,
+        {
+            "grid/active_power": each(there, lambda _: 1.0),
+            "grid/energy_import": each(there, lambda n: 5_000.0 + 100.0 * n),
+            "grid/energy_export": each(there, lambda n: 10.0 * n),
+        },
+        (-60, [{"name": "grid", "role": "main"}]),
+    )
+    assert total(0, 60)["main"]["energy_kwh"] == pytest.approx(59 * 0.09)
+    parts = [total(since, since + 15)["main"]["energy_kwh"] for since in (30, 45)]
+    assert sum(parts) == pytest.approx(total(30, 60)["main"]["energy_kwh"])
+    assert parts[1] == pytest.approx(15 * 0.09)
+
+
+def test_a_counter_that_was_reset_gives_way_to_the_power(database: Database, total: Total) -> None:
+    fill(
+        database,
+        {
+            "grid/active_power": each(range(60), lambda _: 6_000.0),
+            "grid/energy_import": each(
+                range(60), lambda n: 100.0 * (n if n < 20 else n - 20) + 50.0 * (n < 20)
+            ),
+        },
+        (-60, [{"name": "grid", "role": "main"}]),
+    )
+    assert total(0, 60)["main"]["energy_kwh"] == pytest.approx(6.0)
+
+
+def test_a_site_whose_file_has_changed_counts_by_what_it_said_then(database: Database, total: Total) -> None:
+    """A role that was put right, and statistics instead of samples."""
+    fill(
+        database,
+        {
+            "press/active_power": each(range(30), lambda _: 6_000.0),
+            "press/active_power_mean": each(range(30, 60), lambda _: 6_000.0),
+        },
+        (10, [{"name": "press", "role": "storage"}]),
+        (30, [{"name": "press", "report": 60}]),
+    )
+    found = total(0, 60)
+    assert {role: one["energy_kwh"] for role, one in found.items()} == {
+        "storage": pytest.approx(3.0),
+        "consumption": pytest.approx(3.0),
+    }
+    assert list(total(30, 60)) == ["consumption"]
