@@ -16,6 +16,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,7 @@ from energy_hub.ingest import Action, Worker, acknowledge
 from energy_hub.link import BrokerLink, Message
 from energy_hub.logs import Throttle
 from energy_hub.pipeline import split_topic
+from energy_hub.quota import Quotas
 from energy_hub.revocation import Revocations
 from energy_hub.shards import Directory, ShardStore
 from energy_hub.store import ElsewhereError, Store, StreamKey, ranges
@@ -70,8 +72,19 @@ class Router(Worker):
         """What the lanes answer on, too."""
         return self._links
 
+    @property
+    def quotas(self) -> Quotas:
+        """The lanes find out how many readings a batch has."""
+        return self._quotas
+
     def figures(self) -> dict[str, Figures]:
         return {name: lane.figures()[name] for name, lane in self._lanes.items()}
+
+    def beyond_quota(self) -> Counter[str]:
+        found = Counter(self._over_quota)
+        for lane in self._lanes.values():
+            found.update(lane.beyond_quota())
+        return found
 
     def states(self) -> dict[str, tuple[bool, int]]:
         return {name: lane.states()[name] for name, lane in self._lanes.items()}
@@ -151,6 +164,7 @@ class Lane(Worker):
         group = replace(config.group, batches=min(config.group.batches, router.share))
         super().__init__(replace(config, group=group, database=name), authorities, revocations, router.links)
         self._router = router
+        self._quotas = router.quotas
         self._name = name
         self._conninfo = config.databases.conninfo(name, ROLE)
         self._directory = _directory(config.databases)
