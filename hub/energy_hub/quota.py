@@ -25,7 +25,7 @@ STATUSES, STATUS_BURST = 1.0, 30.0
 # Bytes of a body that take as long to read as a reading; the bodies of collectors have fewer for each.
 BYTES_OF_A_READING = 40
 # What a batch of a known key costs that is put aside as it is: reading it may have taken as long as so many readings.
-PUT_ASIDE = 50_000
+PUT_ASIDE = 20_000
 
 
 def cost(body: Body | None) -> float:

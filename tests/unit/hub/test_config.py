@@ -19,7 +19,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert broker.server_name == "hub.example"
     assert found.authorities == broker.ca == Path("/etc/ssl/energy/ca.crt")
     assert found.database == "dbname=energy user=energy_ingest"
-    assert found.quota == config.Quota(batches=20, bytes=1_048_576, readings=20_000, burst=10)
+    assert found.quota == config.Quota(batches=20, bytes=1_048_576, readings=10_000, burst=10)
 
 
 def test_several_brokers(tmp_path: Path) -> None:
