@@ -13,7 +13,8 @@ import struct
 import sys
 import zlib
 from array import array
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 from typing import NamedTuple
 
@@ -33,9 +34,10 @@ MAX_MANTISSA = 2**53
 MAX_NAME = 200
 MAX_UNIT = 32
 NO_PREVIOUS = bytes(32)
-# Runs of null cost a few bytes whatever their length, so the size of a body alone does not bound its
-# readings.
-MAX_READINGS = 1_000_000
+# Of readings, and of times in all vectors. Runs of null cost a few bytes whatever their length, and evenly spaced times
+# next to nothing when deflated, so the size of a body alone does not bound them. No collector seals more than 100,000
+# (its batch.max_readings); the double is what a later one may be allowed.
+MAX_READINGS = 200_000
 
 
 class BatchError(ValueError):
@@ -71,6 +73,8 @@ class Series(NamedTuple):
 class Body:
     site: str
     series: tuple[Series, ...]
+    # Bytes when inflated.
+    size: int = field(default=0, compare=False)
 
     @property
     def readings(self) -> int:
@@ -148,26 +152,31 @@ class _Reader:
         base = self.zigzag()
         # Every vector and series takes at least two bytes: a count that cannot fit is refused before any
         # loop runs.
-        vectors = tuple(self.vector(base) for _ in range(self.count("time vectors")))
+        vectors: list[array[int]] = []
+        room = MAX_READINGS
+        for _ in range(self.count("time vectors")):
+            vectors.append(self.vector(base, room))
+            room -= len(vectors[-1])
         series = []
-        readings = 0
+        points: set[str] = set()
+        room = MAX_READINGS
         for _ in range(self.count("series")):
-            series.append(self.series(vectors))
-            readings += len(series[-1].times)
-            if readings > MAX_READINGS:
-                raise BatchError(f"more than {MAX_READINGS} readings")
+            one = self.series(vectors, room)
+            if one.point in points:
+                raise BatchError(f"point {one.point} occurs twice")
+            points.add(one.point)
+            series.append(one)
+            room -= len(one.times)
         if self.at != len(self.data):
             raise BatchError(f"{len(self.data) - self.at} bytes left over after the last series")
-        points = [one.point for one in series]
-        if len(set(points)) != len(points):
-            twice = next(point for point in points if points.count(point) > 1)
-            raise BatchError(f"point {twice} occurs twice")
-        return Body(site, tuple(series))
+        return Body(site, tuple(series), len(self.data))
 
-    def vector(self, base: int) -> array[int]:
+    def vector(self, base: int, most: int) -> array[int]:
         count = self.count("times")
         if count == 0:
             raise BatchError("a time vector is empty")
+        if count > most:
+            raise BatchError(f"more than {MAX_READINGS} times")
         numbers = self.zigzags(count)
         numbers[0] += base
         if count > 2:
@@ -181,13 +190,15 @@ class _Reader:
             )
         return array("q", times)
 
-    def series(self, vectors: tuple[array[int], ...]) -> Series:
+    def series(self, vectors: Sequence[array[int]], most: int) -> Series:
         point = self.string("point", MAX_NAME)
         unit = self.string("unit", MAX_UNIT)
         index = self.varint()
         if index >= len(vectors):
             raise BatchError(f"{point}: time vector {index}, there are {len(vectors)}")
         times = vectors[index]
+        if len(times) > most:
+            raise BatchError(f"more than {MAX_READINGS} readings")
         runs, present = self.runs(point, len(times))
         values = self.values(point, present)
         return Series(point, unit, times, runs, values)
@@ -196,7 +207,10 @@ class _Reader:
         if total < 128 and self.data.startswith(_ALL_GOOD[total], self.at):
             self.at += 3
             return _GOOD_RUNS[total], total
-        numbers = self.varints(2 * self.count("quality runs"))
+        count = self.count("quality runs")
+        if count > total:
+            raise BatchError(f"{point}: {count} quality runs of {total} readings")
+        numbers = self.varints(2 * count)
         runs = []
         covered = present = 0
         for code_and_null, length in zip(numbers[::2], numbers[1::2], strict=True):

@@ -63,6 +63,7 @@ class Quota:
 
     batches: float
     bytes: float
+    readings: float
     burst: float
 
 
@@ -163,6 +164,7 @@ def load(path: Path) -> Config:
         quota=Quota(
             batches=quota.number("batches", 20, 0, 1_000_000),
             bytes=quota.number("bytes", 1_048_576, 0, 1_000_000_000),
+            readings=quota.number("readings", 10_000, 0, 1_000_000_000),
             burst=quota.number("burst", 10, 1, 3600),
         ),
         batch_bytes=top.integer("batch_bytes", 1_048_576, 1024, 16_777_216),

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,7 +42,7 @@ from energy_hub.pipeline import (
     read_status,
     split_topic,
 )
-from energy_hub.quota import STATUSES, Quotas, Statuses
+from energy_hub.quota import STATUSES, Quotas, Statuses, cost
 from energy_hub.revocation import Revocations
 from energy_hub.sequences import Ranges, told
 from energy_hub.store import Committed, ElsewhereError, Signed, Store, StreamKey
@@ -136,7 +136,7 @@ class Worker:
         self._statuses = Statuses()
         self._delayed = 0
         self._figures = Figures()
-        self.over_quota = over_quota()
+        self._over_quota = over_quota()
         self._store: Store | None = None
         self._stop = threading.Event()
         self._throttle = Throttle(300.0)
@@ -165,6 +165,9 @@ class Worker:
     def figures(self) -> dict[str, Figures]:
         """By database; of one alone the name is empty."""
         return {"": self._figures}
+
+    def beyond_quota(self) -> Counter[str]:
+        return self._over_quota
 
     def states(self) -> dict[str, tuple[bool, int]]:
         """By database: whether it is there, and how many messages wait for it beside those of the inbox."""
@@ -232,17 +235,21 @@ class Worker:
     def _is_within_quota(self, message: Message) -> bool:
         if not message.is_batch:
             return self._is_status_of_now(message)
-        admitted = self._quotas.admit(message, time.monotonic())
+        return self._goes_on(message, self._quotas.admit(message, time.monotonic()))
+
+    def _goes_on(self, message: Message, admitted: bool | None) -> bool:
+        """What the quota says of a batch; it is taken care of unless it goes on."""
         if admitted:
             return True
         self._delayed += 1
-        self.over_quota[LET_GO if admitted is None else WAITED] += 1
+        self._over_quota[LET_GO if admitted is None else WAITED] += 1
         self._say(
             (message.topic, "quota"),
-            "ERR quota: %s: more than %g batches or %g bytes a second; they wait, the other sites' do not",
+            "ERR quota: %s: more than %g batches, %g bytes or %g readings a second; they wait, the other sites' do not",
             message.topic,
             self._config.quota.batches,
             self._config.quota.bytes,
+            self._config.quota.readings,
         )
         if admitted is None:
             message.link.done(message)
@@ -251,7 +258,7 @@ class Worker:
     def _is_status_of_now(self, message: Message) -> bool:
         if self._statuses.admit(message, time.monotonic()):
             return True
-        self.over_quota[STATUS] += 1
+        self._over_quota[STATUS] += 1
         text = "ERR quota: %s: more than %g statuses a second; of those beyond it the newest is looked at"
         self._say((message.topic, "quota"), text, message.topic, STATUSES)
         message.link.done(message)
@@ -351,6 +358,8 @@ class Worker:
         """Examine and commit; one transaction for up to the bound of readings."""
         group = Group()
         for message in messages:
+            if not self._goes_on(message, self._quotas.admit_to_reading(message, time.monotonic())):
+                continue
             self._persist_one(message, partial(self._sort, message=message, group=group))
             group.messages.append(message)
             if group.readings >= self._config.group.readings:
@@ -376,20 +385,17 @@ class Worker:
             found = Unreadable(f"cannot be examined: {self._fault(message.topic, error)}")
         match found:
             case Signed() as one:
+                self._quotas.charge(message, cost(one.body))
                 group.add(one, message.link)
             case Unreadable(reason):
                 store.quarantine(site, message.payload, reason)
                 self._figures.batches[UNREADABLE] += 1
-                self._charge(message)
+                self._quotas.charge_unsigned(message)
                 self._say((site, "unreadable"), "ERR quarantine: site %s: batch: %s", site, reason)
             case Untrusted(reason):
                 self._figures.batches[UNTRUSTED] += 1
-                self._charge(message)
+                self._quotas.charge_unsigned(message)
                 self._say((site, "untrusted"), "ERR untrusted: site %s: %s; not acknowledged", site, reason)
-
-    def _charge(self, message: Message) -> None:
-        """Nobody that is known has signed it: it takes more of the site's quota than another."""
-        self._quotas.charge(message)
 
     def _commit(self, signed: Sequence[Signed], answers: Mapping[str, BrokerLink]) -> None:
         if not signed:

@@ -16,6 +16,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -74,8 +75,19 @@ class Router(Worker):
         """What the lanes answer on, too."""
         return self._links
 
+    @property
+    def quotas(self) -> Quotas:
+        """The lanes find out how many readings a batch has."""
+        return self._quotas
+
     def figures(self) -> dict[str, Figures]:
         return {name: lane.figures()[name] for name, lane in self._lanes.items()}
+
+    def beyond_quota(self) -> Counter[str]:
+        found = Counter(self._over_quota)
+        for lane in self._lanes.values():
+            found.update(lane.beyond_quota())
+        return found
 
     def states(self) -> dict[str, tuple[bool, int]]:
         return {name: lane.states()[name] for name, lane in self._lanes.items()}
@@ -84,10 +96,6 @@ class Router(Worker):
         super().stop()
         for lane in self._lanes.values():
             lane.stop()
-
-    @property
-    def quotas(self) -> Quotas:
-        return self._quotas
 
     def again(self, message: Message, home: str | None) -> None:
         """A lane cannot take a message: it is another's, or its site is on its way. Called by the lanes."""

@@ -98,7 +98,7 @@ class _Collector(Collector):
             "Beyond the quota of their site: batches that waited or were let go, and statuses",
             labels=["what"],
         )
-        for what, count in self._worker.over_quota.items():
+        for what, count in self._worker.beyond_quota().items():
             quota.add_metric([what], float(count))
         yield quota
         yield GaugeMetricFamily(

@@ -305,16 +305,21 @@ class _Move:
         )
         if touch:
             spans = self.source.execute(
-                "SELECT b.new, min(r.time), max(r.time)" + readings + " GROUP BY b.new", bounds
+                "SELECT b.new, min(r.time), max(r.time), count(*), array_agg(DISTINCT p.new)::text"
+                + readings
+                + " GROUP BY b.new, date_bin('10 minutes', r.time, 'epoch')",
+                bounds,
             ).fetchall()
             self._touch(spans)
 
     def _touch(self, spans: Sequence[tuple[Any, ...]]) -> None:
         if spans:
             self.target.execute(
-                "INSERT INTO touched (batch, first, last)"
-                " SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])",
-                tuple(map(list, zip(*spans, strict=True))),
+                "INSERT INTO touched (site, batch, first, last, readings, points)"
+                " SELECT %s, batch, first, last, readings, points::integer[]"
+                " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::text[])"
+                " AS t (batch, first, last, readings, points)",
+                (self.here, *map(list, zip(*spans, strict=True))),
             )
 
     def _copy_rollups(self) -> None:
@@ -340,15 +345,17 @@ class _Move:
     def _copy_touched(self) -> None:
         """Notes of batches that the rollups did not count when they were copied."""
         rows = self.source.execute(
-            "SELECT b.stream, b.sequence, t.first, t.last FROM touched t JOIN batch b ON b.id = t.batch"
-            " WHERE b.site = %s",
+            "SELECT b.stream, b.sequence, t.first, t.last, t.readings,"
+            " (SELECT array_agg(m.new)::text FROM map_point m WHERE m.old = ANY(t.points))"
+            " FROM touched t JOIN batch b ON b.id = t.batch WHERE b.site = %s",
             (self.there,),
         ).fetchall()
         if rows:
             self.target.execute(
-                "INSERT INTO touched (batch, first, last) SELECT b.id, t.first, t.last"
-                " FROM unnest(%s::bytea[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])"
-                " AS t (stream, sequence, first, last)"
+                "INSERT INTO touched (site, batch, first, last, readings, points)"
+                " SELECT b.site, b.id, t.first, t.last, t.readings, t.points::integer[]"
+                " FROM unnest(%s::bytea[], %s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::text[])"
+                " AS t (stream, sequence, first, last, readings, points)"
                 " JOIN batch b ON b.site = %s AND b.stream = t.stream AND b.sequence = t.sequence",
                 (*map(list, zip(*rows, strict=True)), self.here),
             )

@@ -16,6 +16,7 @@ from cryptography import x509
 from energy_hub.batch import BatchError, Envelope, read_body, read_envelope
 from energy_hub.revocation import NOTHING_REVOKED, CertificateId, Revocations, certificate_id
 from energy_hub.store import Signed, Store
+from energy_hub.times import scattered
 from energy_hub.trust import TrustedKey, TrustError, batch_is_signed_by, check_statement, load_certificates
 
 ROOT = "energy/v1"
@@ -83,8 +84,10 @@ def examine(
         body = read_body(envelope)
     except BatchError as error:
         return Signed(site, site_id, key_id, payload, envelope, None, str(error))
-    if body.site != site:
-        reason = f"is of site {body.site!r}, came on the topic of {site}"
+    reason = (
+        f"is of site {body.site!r}, came on the topic of {site}" if body.site != site else scattered(body)
+    )
+    if reason:
         return Signed(site, site_id, key_id, payload, envelope, None, reason)
     return Signed(site, site_id, key_id, payload, envelope, body)
 

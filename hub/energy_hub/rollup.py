@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures by minute, quarter, hour and day, which follow the readings and are exactly right after late ones.
 
-The ingest notes with each batch where it has readings (table `touched`). A step takes some of these notes, finds the
-minutes in which those batches have readings, computes these minutes again from all of their readings, then the
-quarters, hours and days that they lie in, each from the level below, and nothing else: all in one transaction, so that
-a step that was cut happens again. One worker at a time does this; a second one would write what it had read before the
-first one wrote.
+The ingest notes with each batch where it has readings, and of which points (table `touched`), by pieces of ten minutes
+at most. A step takes some of these notes, finds the minutes in which those batches have readings, computes these
+minutes again from all of their readings, then the quarters, hours and days that they lie in, each from the level below,
+and nothing else: all in one transaction, so that a step that was cut happens again. One worker at a time does this; a
+second one would write what it had read before the first one wrote.
+
+A step is bounded, whatever a site has sent: of a batch that is too much for one it takes a part. And every site has its
+turn in it, so that none has to wait until another's notes are worked off.
 
 Sums are taken in the order of time, so that the same readings give the same bits, whenever they came.
 """
@@ -24,10 +27,12 @@ from energy_hub.notify import notify
 
 log = logging.getLogger(__name__)
 
-# Batches of one step, and readings: each step counts the hours and days anew that it touches, so that many small
+# Notes of one step, and readings of them: each step counts the hours and days anew that it touches, so that many small
 # batches in one cost little more than few.
 STEP = 2000
 READINGS = 200_000
+# Of one site, while many have some: its share, and no less than this.
+LEAST = 20
 RETRY = 5.0  # s
 # Beyond this a sum could leave the range of a double; such a span has no sum.
 LARGEST = 1e300
@@ -49,25 +54,35 @@ _UPDATE = "ON CONFLICT (point, start) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _FIGURES
 )
 
-# The first one whatever its size.
+# First the oldest of each site, then the second of each, and so on. The first one whatever its size.
 _TAKE = """
-DELETE FROM touched WHERE batch = ANY(ARRAY(
-    SELECT id FROM (
-        SELECT b.id, sum(b.readings) OVER (ORDER BY b.id) - b.readings AS before
-        FROM (SELECT DISTINCT batch FROM touched ORDER BY batch LIMIT %s) AS t JOIN batch b ON b.id = t.batch
-    ) AS waiting
-    WHERE before < %s))
-RETURNING batch, first, last
+WITH waiting AS (
+    SELECT w.place, w.batch, w.first, coalesce(w.readings, b.readings) AS readings,
+           row_number() OVER (PARTITION BY s.id ORDER BY w.batch, w.first) AS turn
+    FROM (SELECT id FROM site UNION ALL SELECT 0) AS s
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, batch, first, readings FROM touched WHERE site = s.id ORDER BY batch
+        LIMIT (SELECT greatest(%(least)s, %(most)s / greatest(count(*), 1)) FROM site)) AS w
+    JOIN batch b ON b.id = w.batch
+), chosen AS (
+    SELECT place, sum(readings) OVER (ORDER BY turn, batch, first, place) - readings AS before
+    FROM (SELECT * FROM waiting ORDER BY turn, batch, first LIMIT %(most)s) AS t
+), gone AS (
+    DELETE FROM touched WHERE ctid = ANY(ARRAY(SELECT place FROM chosen WHERE before < %(readings)s))
+    RETURNING batch, first, last, points
+)
+INSERT INTO taken SELECT batch, first, last, points FROM gone
 """
 
 # LATERAL with OFFSET 0 keeps PostgreSQL from reading whole months where few spans are looked up: while a month was
 # small it did, and compared each reading with each batch.
 _MINUTES_OF = """
 CREATE TEMPORARY TABLE fresh_minute ON COMMIT DROP AS
-SELECT DISTINCT p.site, r.point, date_bin('1 minute', r.time, 'epoch') AS start
-FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS t (batch, first, last)
+SELECT DISTINCT b.site, r.point, date_bin('1 minute', r.time, 'epoch') AS start
+FROM taken t
 JOIN batch b ON b.id = t.batch
-JOIN point p ON p.site = b.site
+CROSS JOIN LATERAL (SELECT unnest(t.points) AS id
+                    UNION ALL SELECT id FROM point WHERE t.points IS NULL AND site = b.site) AS p
 CROSS JOIN LATERAL (SELECT point, time, batch FROM reading
                     WHERE point = p.id AND time BETWEEN t.first AND t.last OFFSET 0) AS r
 WHERE r.batch = t.batch
@@ -75,7 +90,7 @@ WHERE r.batch = t.batch
 
 # What comes late of a month that retention has dropped is kept, and cannot be counted: the others are gone.
 _NOT_RETIRED = """
-AND NOT EXISTS (SELECT FROM retired x WHERE x.site = p.site AND r.time >= x.month
+AND NOT EXISTS (SELECT FROM retired x WHERE x.site = b.site AND r.time >= x.month
                 AND r.time < (x.month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
 """
 
@@ -132,18 +147,21 @@ GROUP BY f.point, f.start
 
 
 def step(connection: psycopg.Connection, most: int = STEP) -> int:
-    """Bring the rollups up to date with up to `most` batches; how many there were. Raises psycopg.Error."""
+    """Bring the rollups up to date with up to `most` notes; of how many batches they were. Raises psycopg.Error."""
     with connection.transaction():
         _alone(connection)
-        taken = connection.execute(
-            _TAKE,
-            (most, READINGS),
-        ).fetchall()
-        if not taken:
+        connection.execute(
+            "CREATE TEMPORARY TABLE taken (batch bigint, first timestamptz, last timestamptz, points integer[])"
+            " ON COMMIT DROP"
+        )
+        connection.execute(_TAKE, {"most": most, "least": LEAST, "readings": READINGS})
+        row = connection.execute("SELECT count(DISTINCT batch) FROM taken").fetchone()
+        batches = row[0] if row else 0
+        if not batches:
             return 0
+        connection.execute("ANALYZE taken")
         retired = connection.execute("SELECT EXISTS (SELECT FROM retired)").fetchone() == (True,)
-        query = _MINUTES_OF + (_NOT_RETIRED if retired else "")
-        connection.execute(query, tuple(map(list, zip(*taken, strict=True))))
+        connection.execute(_MINUTES_OF + (_NOT_RETIRED if retired else ""))
         connection.execute("ANALYZE fresh_minute")
         connection.execute(_FROM_READINGS)
         connection.execute(
@@ -155,7 +173,7 @@ def step(connection: psycopg.Connection, most: int = STEP) -> int:
             connection.execute(_spans_of(level, level[1]))
             connection.execute(f"ANALYZE fresh_{level[0]}")
             connection.execute(_from_below(level))
-    return len({batch for batch, _, _ in taken})
+    return int(batches)
 
 
 def moved_zones(connection: psycopg.Connection) -> list[str]:

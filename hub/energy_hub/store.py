@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import NamedTuple
@@ -255,7 +255,7 @@ class Store:
                     columns.add(batch_id, point_id, series)
             if len(columns):
                 self._insert_readings(columns, [batch_id for _, batch_id in new])
-                self._touch(new)
+                self._touch([(one, batch, points[id(one)]) for one, batch in new if one.body])
             result.readings = len(columns)
         result.streams = self._mark_committed([one.identity for one in ordered], names)
         return result
@@ -397,13 +397,20 @@ class Store:
             )
             self._record_conflicts(batches)
 
-    def _touch(self, new: Sequence[tuple[Signed, int]]) -> None:
-        """Note for the rollups where the batches have readings."""
-        rows = [(batch, first, last) for one, batch in new if one.body for first, last in spans(one.body)]
+    def _touch(self, new: Sequence[tuple[Signed, int, Sequence[int]]]) -> None:
+        """Note for the rollups where the batches have readings, and of which points: there is a number of a point for
+        each reading at most, however they are spread."""
+        rows = [
+            (one.site_id, batch, span.first, span.last, span.readings, _array(points, span.series))
+            for one, batch, points in new
+            if one.body
+            for span in spans(one.body)
+        ]
         self.connection.execute(
-            "INSERT INTO touched (batch, first, last)"
-            " SELECT batch, to_timestamp(first / 1000.0), to_timestamp(last / 1000.0)"
-            " FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[]) AS t (batch, first, last)",
+            "INSERT INTO touched (site, batch, first, last, readings, points)"
+            " SELECT site, batch, to_timestamp(first / 1000.0), to_timestamp(last / 1000.0), readings, points::int[]"
+            " FROM unnest(%b::int[], %b::bigint[], %b::bigint[], %b::bigint[], %b::int[], %t::text[])"
+            " AS t (site, batch, first, last, readings, points)",
             tuple(map(list, zip(*rows, strict=True))),
         )
 
@@ -545,3 +552,7 @@ def _identities(group: Sequence[Signed]) -> tuple[list[int], list[bytes], list[i
         [one.envelope.stream for one in group],
         [one.envelope.sequence for one in group],
     )
+
+
+def _array(points: Sequence[int], places: Iterable[int]) -> str:
+    return "{" + ",".join(str(points[place]) for place in places) + "}"

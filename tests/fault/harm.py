@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from energy_hub.times import LENGTH, MAX_MONTHS, MAX_SPANS
 
 from tests.fault.report import FaultReport
 from tests.fault.rig import crowd
@@ -308,6 +309,24 @@ def a_flood_of_batches(field: Field) -> None:
     field.bad.committed = set()
 
 
+def a_flood_of_readings(field: Field) -> None:
+    """Some kilobytes that hold a hundred thousand readings each, of times as scattered as is taken, and more scattered:
+    the quota lets the others through."""
+    bad = field.bad
+    begin = now_ms() - MAX_SPANS * LENGTH
+    spread = [begin + span * LENGTH + number for span in range(MAX_SPANS - 1) for number in range(50)]
+    points = [f"{METER}/spread_{number}" for number in range(12 if field.quick else 40)]
+    payloads = [bad.gateway.batch({point: [(time_ms, None, 129) for time_ms in spread]}) for point in points]
+    months = [begin - number * 31 * 86_400_000 for number in range(MAX_MONTHS + 1, 0, -1)]
+    payloads.append(bad.gateway.batch({f"{METER}/months": [(time_ms, None, 129) for time_ms in months]}))
+    for payload in payloads:
+        bad.publish(f"energy/v1/{BAD}/batch", payload, wait=False)
+    field.expect_line("ingest", rf"ERR quota: energy/v1/{BAD}/batch")
+    pause(*(2 * (QUICK_STAY if field.quick else STAY,)))
+    bad.gateway = Gateway(BAD, bad.gateway.key, stream=os.urandom(8))
+    bad.committed = set()
+
+
 def a_flood_of_statuses(field: Field) -> None:
     status = field.bad.status()
     for _ in range(QUICK_FLOOD if field.quick else FLOOD):
@@ -380,6 +399,7 @@ HARMS: dict[str, Callable[[Field], None]] = {
     "poison": poison,
     "a batch of 100 MB": a_batch_of_100_mb,
     "a flood of batches": a_flood_of_batches,
+    "a flood of readings": a_flood_of_readings,
     "a flood of statuses": a_flood_of_statuses,
     "connections that say nothing": partial(a_crowd, kind=crowd.MUTE),
     "half a handshake": partial(a_crowd, kind=crowd.HELLO),

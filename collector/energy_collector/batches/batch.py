@@ -40,8 +40,9 @@ DIGEST_SIZE = 32
 STREAM_SIZE = 8
 FIRST_PREVIOUS = bytes(DIGEST_SIZE)
 MAX_BODY = 16 << 20
-# Series share time vectors, so that a small body could claim any number of readings.
-MAX_READINGS = 1_000_000
+# Of readings, and of times in all vectors. Series share time vectors, so that a small body could claim any number of
+# them. Twice what is ever sealed.
+MAX_READINGS = 200_000
 
 RAW, ZLIB = 0, 1
 # Of zlib: 6 and 9 take longer and make nothing smaller (docs/decisions/0020-buffer-in-chunks.md).
@@ -209,7 +210,11 @@ def decode_body(data: bytes) -> Body:
     reader = Reader(data)
     site = reader.string()
     base = reader.zigzag()
-    vectors = [_times(reader, base) for _ in range(_count(reader))]
+    vectors: list[list[int]] = []
+    room = MAX_READINGS
+    for _ in range(_count(reader)):
+        vectors.append(_times(reader, base, room))
+        room -= len(vectors[-1])
     points: set[str] = set()
     series: list[Series] = []
     readings = 0
@@ -235,10 +240,12 @@ def _count(reader: Reader) -> int:
     return count
 
 
-def _times(reader: Reader, base: int) -> list[int]:
+def _times(reader: Reader, base: int, most: int) -> list[int]:
     count = _count(reader)
     if not count:
         raise FormatError("empty time vector")
+    if count > most:
+        raise FormatError(f"more than {MAX_READINGS} times")
     times = [base + reader.zigzag()]
     step = 0
     for _ in range(count - 1):

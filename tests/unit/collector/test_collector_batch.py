@@ -161,7 +161,17 @@ def test_a_small_body_cannot_claim_millions_of_readings() -> None:
         put_varint(out, 129 << 1 | 1)
         put_varint(out, 3000)
         out += b"\x00\x00"
-    with pytest.raises(FormatError, match="more than 1000000 readings"):
+    with pytest.raises(FormatError, match="more than 200000 readings"):
+        batch.decode_body(bytes(out))
+
+
+def test_times_of_which_no_series_has_any_are_bounded_too() -> None:
+    out = bytearray(b"\x01x\x00\x02")
+    for count in (150_000, 50_001):
+        put_varint(out, count)
+        out += b"\x00" + b"\x02" + b"\x00" * (count - 2)
+    out += b"\x00"
+    with pytest.raises(FormatError, match="more than 200000 times"):
         batch.decode_body(bytes(out))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from energy_hub import batch
 from energy_hub.batch import MAX_BODY, BatchError, Body, read_body, read_envelope
 from energy_hub.trust import batch_is_signed_by
 
@@ -156,8 +157,70 @@ def test_runs_of_null_do_not_multiply_without_bound() -> None:
     for number in range(100):
         content += writer.string(f"a/{number}") + writer.string("W") + writer.varint(0) + writer.varint(1)
         content += writer.varint(129 << 1 | 1) + writer.varint(200_000) + writer.decimal([], 0)
-    with pytest.raises(BatchError, match="more than 1000000 readings"):
+    with pytest.raises(BatchError, match="more than 200000 readings"):
         read(sealed(content, compress=True))
+
+
+def even(count: int) -> bytes:
+    """A vector of times that lie 1 ms apart."""
+    return writer.varint(count) + writer.zigzag(0) + writer.zigzag(1) + bytes(count - 2)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many numbers were asked for, each time that several were."""
+    asked: list[int] = []
+    whole = batch._Reader.varints
+
+    def varints(self: batch._Reader, count: int) -> list[int]:
+        if count > 1:
+            asked.append(count)
+        return whole(self, count)
+
+    monkeypatch.setattr(batch._Reader, "varints", varints)
+    return asked
+
+
+@pytest.mark.parametrize("vectors", [[16_000_000], [150_000, 50_001], [1000] * 201])
+def test_times_are_bounded_in_all_though_no_series_has_them(
+    vectors: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = writer.string("plant-a") + writer.zigzag(START) + writer.varint(len(vectors))
+    payload = sealed(content + b"".join(map(even, vectors)) + writer.varint(0), compress=True)
+    assert len(payload) < 20_000
+    asked = counted(monkeypatch)
+    with pytest.raises(BatchError, match="more than 200000 times"):
+        read(payload)
+    assert sum(asked) <= batch.MAX_READINGS
+
+
+def test_quality_runs_are_no_more_than_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = writer.varint(1_000_000) + b"\0\1" * 1_000_000
+    content = head() + writer.string("a/b") + writer.string("W") + writer.varint(0) + runs
+    asked = counted(monkeypatch)
+    with pytest.raises(BatchError, match="a/b: 1000000 quality runs of 2 readings"):
+        read(sealed(content, compress=True))
+    assert sum(asked) < 10
+
+
+def test_a_point_that_occurs_twice_is_met_while_the_points_are_read() -> None:
+    with pytest.raises(BatchError, match="a/b occurs twice"):
+        read(sealed(head(series=3) + 2 * ONE_SERIES + b"\xff\xff"))
+    names = [f"m/{number}" for number in range(50_000)]
+    content = head(writer.vector(0, [0]), series=len(names) + 1)
+    content += b"".join(writer.series(name, "W", 0, [(0, None, 129)]) for name in (*names, names[-1]))
+    with pytest.raises(BatchError, match="point m/49999 occurs twice"):
+        read(sealed(content, compress=True))
+
+
+def test_what_a_collector_may_seal_is_read() -> None:
+    """100,000 readings (its `batch.max_readings`), each point with a time of its own."""
+    count = 100_000
+    content = writer.string("plant-a") + writer.zigzag(START) + writer.varint(count)
+    content += b"".join(writer.vector(0, [number]) for number in range(count)) + writer.varint(count)
+    content += b"".join(
+        writer.series(f"m/{number}", "W", number, [(0, None, 129)]) for number in range(count)
+    )
+    assert read(sealed(content, compress=True)).readings == count
 
 
 def test_envelope_faults() -> None:

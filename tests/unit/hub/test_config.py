@@ -19,6 +19,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert broker.server_name == "hub.example"
     assert found.authorities == broker.ca == Path("/etc/ssl/energy/ca.crt")
     assert found.database == "dbname=energy user=energy_ingest"
+    assert found.quota == config.Quota(batches=20, bytes=1_048_576, readings=10_000, burst=10)
 
 
 def test_several_brokers(tmp_path: Path) -> None:
@@ -50,6 +51,7 @@ def test_several_brokers(tmp_path: Path) -> None:
         ("brokers: [{host: h}, {host: h}]\n", "brokers: h:8883 is there twice, expected every broker once"),
         ("brokers: [{host: h}, {prot: 1}]\n", r"brokers\[1\]: host is missing"),
         ("broker: {host: h}\nquota: {bytes: x}\n", "quota: bytes: found 'x', expected a number from 0"),
+        ("broker: {host: h}\nquota: {readings: -1}\n", "quota: readings: found -1, expected a number from 0"),
     ],
 )
 def test_fault(tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -489,6 +489,40 @@ def test_the_name_that_is_told_is_the_one_that_is_verified(hub: Hub) -> None:
     assert f"connected to broker 127.0.0.1:{port}" in hub.log()
 
 
+def nulls(count: int, number: int = 0) -> dict[str, list[Reading]]:
+    """Many readings in few bytes."""
+    return {"main/active_power": [(START + 1000 * (number * count + n), None, 129) for n in range(count)]}
+
+
+def check_small_batches_with_many_readings(loud: Site, quiet: Site) -> None:
+    """They wait for each other at a hub that takes a thousand readings of a site a second; the other site's do not."""
+    sent = {number: loud.gateway.batch(nulls(10_000, number)) for number in range(1, 4)}
+    for payload in sent.values():
+        assert len(payload) < 400
+        loud.send(payload)
+    quiet.send(quiet.gateway.batch(readings(0)))
+    wait_until(lambda: quiet.committed == {1}, "the other site is served", 60)
+    wait_until(lambda: loud.committed == sent.keys(), "nothing is lost", 90)
+
+
+def test_small_batches_with_many_readings_wait_and_the_other_sites_do_not(
+    hub: Hub, broker: RunningBroker, authority: Authority
+) -> None:
+    hub.start(quota={"batches": 0, "bytes": 0, "readings": 1000, "burst": 1}, in_flight=80)
+    loud, quiet = Site(broker, authority, "plant-a"), Site(broker, authority, "plant-b")
+    for one in (loud, quiet):
+        one.online()
+        assert one.acks.get(timeout=20)
+    check_small_batches_with_many_readings(loud, quiet)
+    assert re.search("ERR quota: energy/v1/plant-a/batch: more than .* or 1000 readings a second", hub.log())
+    assert hub.database.one("SELECT count(*) FROM reading") == 3 * 10_000 + 10
+    # Of those that were sent before the other site's, some have come after it.
+    last = "SELECT s.name FROM batch b JOIN site s ON s.id = b.site ORDER BY b.id DESC LIMIT 1"
+    assert hub.database.one(last) == "plant-a"
+    for one in (loud, quiet):
+        one.close()
+
+
 def test_a_site_over_its_quota_waits_and_the_others_do_not(
     hub: Hub, broker: RunningBroker, authority: Authority
 ) -> None:

@@ -16,7 +16,7 @@ from energy_hub.ingest import WITNESS_EVERY
 
 from .authority import Authority
 from .conftest import RunningBroker, Shards, wait_until
-from .test_ingest import Hub, Site, readings
+from .test_ingest import Hub, Site, check_small_batches_with_many_readings, readings
 
 
 @pytest.fixture
@@ -54,6 +54,15 @@ def test_sites_are_spread_and_stay(hub: Hub, shards: Shards, sites: list[Site]) 
         database = shards.databases[name]
         assert database.rows("SELECT name, here FROM site") == [(site, True)]
         assert database.one("SELECT count(*) FROM reading") == 30
+
+
+def test_small_batches_with_many_readings_wait_in_a_lane_too(
+    hub: Hub, shards: Shards, sites: list[Site]
+) -> None:
+    quota = {"batches": 0, "bytes": 0, "readings": 1000, "burst": 1}
+    start(hub, shards, sites, quota=quota, in_flight=80)
+    check_small_batches_with_many_readings(*sites)
+    assert "ERR quota: energy/v1/plant-a/batch" in hub.log()
 
 
 def test_a_database_that_is_away_holds_up_its_own_sites_alone(

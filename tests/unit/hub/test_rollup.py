@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -260,6 +261,96 @@ def test_a_step_takes_many_small_batches_and_few_large_ones(
     monkeypatch.setattr(rollup, "READINGS", 20)
     # The first one whatever its size; then those that begin within the bound.
     assert [rollup.step(counting) for _ in range(3)] == [1, 4, 0]
+    assert_right(database)
+
+
+def test_only_the_points_that_a_batch_has_are_looked_up(
+    database: Database, store: Store, gateway: Gateway, counting: psycopg.Connection
+) -> None:
+    start = ms("2026-01-10T00:00:00+00:00")
+    commit(store, SITE, gateway.batch({f"m/{number}": series(start, 6, seed=number) for number in range(50)}))
+    catch_up(counting)
+    scattered = {
+        "m/7": [(start + HOUR * n, None, 129) for n in range(500)],
+        "m/8": [(start + HOUR, 1.0, 0), (start + HOUR + 5, 2.0, 0)],
+    }
+    commit(store, SITE, gateway.batch(scattered))
+    notes = database.rows("SELECT points, readings FROM touched ORDER BY first")
+    numbers = dict(database.rows("SELECT name, id FROM point"))
+    assert len(notes) == 500
+    assert notes[0] == ([numbers["m/7"]], 1)
+    assert notes[1] == ([numbers["m/7"], numbers["m/8"]], 3)
+    assert database.rows("SELECT DISTINCT site FROM touched") == database.rows("SELECT id FROM site")
+    with counting.transaction():
+        rollup.step(counting)
+        # What is taken is what is looked up: a range of `reading` for each point of a note.
+        row = counting.execute("SELECT sum(cardinality(points)), count(*) FROM taken").fetchone()
+    assert row == (501, 500)
+    assert_right(database)
+
+
+def test_a_note_without_points_means_all_of_the_site(
+    database: Database, store: Store, gateway: Gateway, counting: psycopg.Connection
+) -> None:
+    """As it was written before notes had any; and those of the site's points alone are read where it has some."""
+    start = ms("2026-01-10T00:00:00+00:00")
+    points = {name: series(start, 60) for name in ("m/a", "m/b")}
+    commit(store, SITE, gateway.batch(points))
+    with database.connect() as connection:
+        connection.execute("UPDATE touched SET points = (SELECT array_agg(id) FROM point WHERE name = 'm/a')")
+    catch_up(counting)
+    assert {point for point, _ in kept(database, "minute")} == {"m/a"}
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO touched (batch, first, last) SELECT batch, min(time), max(time) FROM reading GROUP BY batch"
+        )
+    assert catch_up(counting) == 1
+    assert_right(database)
+
+
+def test_a_batch_that_is_too_much_is_worked_off_in_parts(
+    database: Database,
+    store: Store,
+    gateway: Gateway,
+    counting: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = ms("2026-01-10T00:00:00+00:00")
+    commit(store, SITE, gateway.batch({"m/power": [(start + HOUR * n, 1.0 * n, 0) for n in range(100)]}))
+    monkeypatch.setattr(rollup, "READINGS", 20)
+    left = []
+    stop = threading.Event()
+    said: list[str] = []
+
+    def notify(what: str) -> None:
+        said.append(what)
+        left.append(database.one("SELECT count(*) FROM touched"))
+        if left[-1] == 0:
+            stop.set()
+
+    monkeypatch.setattr(rollup, "notify", notify)
+    list(rollup._rounds(counting, 0.0, stop))
+    assert left[:5] == [80, 60, 40, 20, 0]
+    assert set(said) == {"WATCHDOG=1"}
+    assert_right(database)
+
+
+def test_every_site_has_its_turn(
+    database: Database,
+    store: Store,
+    gateway: Gateway,
+    counting: psycopg.Connection,
+) -> None:
+    start = ms("2026-01-10T00:00:00+00:00")
+    commit(store, SITE, gateway.batch({"m/power": [(start + HOUR * n, 1.0 * n, 0) for n in range(1000)]}))
+    other = known(store, "plant-b")
+    commit(store, "plant-b", other.batch({"b/power": series(start, 6)}))
+    assert rollup.step(counting, most=30) == 2
+    assert {point for point, _ in kept(database, "minute")} == {"m/power", "b/power"}
+    assert database.rows(
+        "SELECT s.name, count(*) FROM touched t JOIN site s ON s.id = t.site GROUP BY 1"
+    ) == [(SITE, 980)]
+    catch_up(counting)
     assert_right(database)
 
 

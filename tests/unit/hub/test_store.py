@@ -228,6 +228,23 @@ def test_key_learned_by_another_worker_is_found(database: Database, store: Store
     assert database.one("SELECT count(*) FROM site_key") == 2
 
 
+def test_readings_scattered_over_years_are_quarantined_and_acknowledged(
+    database: Database, store: Store, gateway: Gateway
+) -> None:
+    """Two thousand bytes, and no tables are made for them, nor notes."""
+    month = 31 * 86_400_000
+    payload = gateway.batch({"main/active_power": [(START - month * n, None, 129) for n in range(20, 0, -1)]})
+    tables = database.one("SELECT count(*) FROM pg_class")
+    committed = commit(store, "plant-a", payload)
+    assert (committed.batches, committed.quarantined, committed.readings) == (1, 1, 0)
+    assert ranges(store, gateway) == [(1, 1)]
+    assert database.rows("SELECT reason, signed, content FROM quarantine") == [
+        ("readings in 20 months, at most 12 are allowed", True, payload)
+    ]
+    assert database.one("SELECT count(*) FROM touched") == 0
+    assert database.one("SELECT count(*) FROM pg_class") == tables
+
+
 def test_signed_but_unreadable_is_quarantined_and_acknowledged(
     database: Database, store: Store, gateway: Gateway
 ) -> None:
