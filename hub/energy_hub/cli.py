@@ -14,6 +14,7 @@ from energy_hub import __version__
 from energy_hub.audit import command as audit
 from energy_hub.commands import database, look, service, tools
 from energy_hub.config import ConfigError
+from energy_hub.databases import trouble
 from energy_hub.description import DescriptionError
 from energy_hub.evidence.keys import KeyFileError
 from energy_hub.migrate import MigrationError
@@ -38,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as error:  # fmt: skip
         return tools.fail(str(error))
     except psycopg.Error as error:
-        lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-        return tools.fail(f"{'CONNECTION_REFUSED ' if lost else ''}database: {' '.join(str(error).split())}")
+        return tools.fail(trouble(error))
     except BrokenPipeError:
         # The reader of our output has seen enough. Python would complain once more when it closes standard
         # output.

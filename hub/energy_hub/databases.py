@@ -19,6 +19,14 @@ CONFIG = Path("/etc/energy-hub/ingest.yaml")
 Answer = TypeVar("Answer")
 
 
+def trouble(error: psycopg.Error, name: str = "") -> str:
+    """What is said of a database, one of several by its name, that is not there or that has refused something: one
+    line, with the word for the first that a person searches the logs for."""
+    lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{'CONNECTION_REFUSED ' if lost else ''}database{' ' if name else ''}{name}: {text}"
+
+
 class Opened:
     """Connections, each made when it is needed: one database that is away keeps nobody from another. `fleet` is the one
     to what is kept once: the directory and the checkpoints."""

@@ -27,6 +27,7 @@ import psycopg
 from cryptography import x509
 
 from energy_hub.config import Config
+from energy_hub.databases import trouble
 from energy_hub.evidence import witness
 from energy_hub.figures import LET_GO, REFUSED, STATUS, UNREADABLE, UNTRUSTED, WAITED, Figures, over_quota
 from energy_hub.gaps import MOST_RANGES
@@ -344,13 +345,9 @@ class Worker:
         return False
 
     def _say_trouble(self, error: psycopg.Error) -> None:
-        text = _line(error)
-        if self._trouble(text) is None:
-            return
-        lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-        log.error(
-            "ERR %sdatabase: %s; retrying, nothing is lost", "CONNECTION_REFUSED " if lost else "", text
-        )
+        text = trouble(error)
+        if self._trouble(text) is not None:
+            log.error("ERR %s; retrying, nothing is lost", text)
 
     # --- batches
 

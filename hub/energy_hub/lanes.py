@@ -25,6 +25,7 @@ import psycopg
 from cryptography import x509
 
 from energy_hub.config import Config, Databases
+from energy_hub.databases import trouble
 from energy_hub.figures import LEFT, Figures
 from energy_hub.herald import ROLE, Herald
 from energy_hub.ingest import Action, Worker, acknowledge
@@ -289,15 +290,9 @@ class Lane(Worker):
 
     def _say_trouble(self, error: psycopg.Error) -> None:
         self._in_trouble = True
-        if self._trouble(str(error)) is None:
-            return
-        lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-        log.error(
-            "ERR %sdatabase %s: %s; retrying, nothing is lost",
-            "CONNECTION_REFUSED " if lost else "",
-            self._name,
-            " ".join(str(error).split()) or type(error).__name__,
-        )
+        text = trouble(error, self._name)
+        if self._trouble(text) is not None:
+            log.error("ERR %s; retrying, nothing is lost", text)
 
     def _elsewhere(self, error: ElsewhereError) -> None:
         self._gone |= error.sites

@@ -46,6 +46,14 @@ def set_up(file: Path | None, *, for_journal: bool) -> None:
         log.addHandler(handler)
 
 
+def to_file(text: str) -> None:
+    """An error that standard error has already, for the file of `set_up`, where there is one."""
+    log = logging.getLogger("energy_hub")
+    for handler in log.handlers:
+        if isinstance(handler, WatchedFileHandler):
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
+
+
 class Throttle:
     """Lets one line through for each key and period, and counts what it held back."""
 

@@ -8,6 +8,7 @@ rollups; what was dropped of each site is counted in table `retired`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import LiteralString, NamedTuple
@@ -32,6 +33,8 @@ class Month(NamedTuple):
 
     begin: datetime
     readings: dict[int, int]
+    # Sites that did not live here when it was looked at.
+    away: frozenset[int]
     why: str
 
     def __str__(self) -> str:
@@ -61,44 +64,111 @@ def retire(
     """Drop the months before a day, by the trees of the newest checkpoint; a line for each month. Raises
     psycopg.Error."""
     for (begin,) in connection.execute(_OLD).fetchall():
-        if begin.astimezone(UTC) >= before:
-            continue
-        with connection.transaction():
-            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{PATIENCE}s")))
-            if not dry_run:
-                # Nothing comes late to this month while it is looked at and dropped.
-                connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(_table(begin)))
-            month = _look(connection, begin.astimezone(UTC), signed)
-            count = sum(month.readings.values())
-            if month.why:
-                yield f"kept {month}: {month.why}"
-                continue
-            if dry_run:
-                yield f"would drop {month}: {count} readings of {len(month.readings)} sites"
-                continue
+        if begin.astimezone(UTC) < before:
+            yield _retire(connection, begin.astimezone(UTC), signed, dry_run=dry_run)
+
+
+def _retire(
+    connection: psycopg.Connection, begin: datetime, signed: Mapping[str, SiteTree], *, dry_run: bool
+) -> str:
+    newest = _settled(connection)
+    if newest is None:
+        return f"kept {begin:%Y-%m}: a batch is being written for more than {PATIENCE} s"
+    # This may take an hour, and what comes late of the month comes meanwhile.
+    month = _look(connection, begin, signed)
+    what = f"{month}: {sum(month.readings.values())} readings of {len(month.readings)} sites"
+    if not month.why and dry_run:
+        return f"would drop {what}"
+    if not month.why:
+        month = month._replace(why=_drop(connection, month, newest))
+    return f"kept {month}: {month.why}" if month.why else f"dropped {what}"
+
+
+def _drop(connection: psycopg.Connection, month: Month, newest: int) -> str:
+    """Unless something has come since the look that keeps it; what that is."""
+    table = _table(month.begin)
+    with connection.transaction():
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{PATIENCE}s")))
+        # From here on nothing comes to the month, so what is asked now has to be little.
+        connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(table))
+        why = _changed(connection, month, newest)
+        if not why:
             with connection.cursor() as cursor:
+                # A site that was moved brings along what was dropped of it before.
                 cursor.executemany(
-                    "INSERT INTO retired (site, month, readings) VALUES (%s, %s, %s)",
-                    [(site, month.begin, number) for site, number in sorted(month.readings.items())],
+                    "INSERT INTO retired (site, month, readings) SELECT id, %s, %s FROM site WHERE id = %s"
+                    " ON CONFLICT (site, month) DO UPDATE"
+                    " SET readings = retired.readings + excluded.readings, dropped = excluded.dropped",
+                    [(month.begin, number, site) for site, number in sorted(month.readings.items())],
                 )
-            connection.execute(sql.SQL("DROP TABLE {}").format(_table(begin)))
-        yield f"dropped {month}: {count} readings of {len(month.readings)} sites"
+            connection.execute(sql.SQL("DROP TABLE {}").format(table))
+    return why
+
+
+def _settled(connection: psycopg.Connection) -> int | None:
+    """The number of the newest batch, once every batch up to it is there: what comes later has a higher one. A batch
+    that is being written may have a lower number than one that is there. None when somebody writes for too long."""
+    row = connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()
+    writing = _writers(connection)
+    end = time.monotonic() + PATIENCE
+    while writing := writing & _writers(connection):
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.1)
+    return row[0] if row else None
+
+
+def _writers(connection: psycopg.Connection) -> set[str]:
+    """Transactions that have written batches, or may be about to."""
+    rows = connection.execute(
+        "SELECT virtualtransaction FROM pg_locks WHERE relation = 'batch'::regclass AND granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
+    )
+    return {name for (name,) in rows}
 
 
 def _table(begin: datetime) -> sql.Identifier:
     return sql.Identifier(f"reading_{begin.astimezone(UTC):%Y_%m}")
 
 
-def _look(connection: psycopg.Connection, begin: datetime, signed: Mapping[str, SiteTree]) -> Month:
-    past = datetime(begin.year + begin.month // 12, begin.month % 12 + 1, 1, tzinfo=UTC)
-    why = ""
+def _past(begin: datetime) -> datetime:
+    return datetime(begin.year + begin.month // 12, begin.month % 12 + 1, 1, tzinfo=UTC)
+
+
+def _uncounted(connection: psycopg.Connection, begin: datetime) -> str:
     waiting = connection.execute(
-        "SELECT count(DISTINCT t.batch) FROM touched t WHERE t.first < %s AND t.last >= %s", (past, begin)
+        "SELECT count(DISTINCT t.batch) FROM touched t WHERE t.first < %s AND t.last >= %s",
+        (_past(begin), begin),
     ).fetchone()
     if waiting and waiting[0]:
-        why = (
+        return (
             f"{waiting[0]} batches with readings of it are not in the rollups yet: energy-rollup counts them"
         )
+    return ""
+
+
+def _changed(connection: psycopg.Connection, month: Month, newest: int) -> str:
+    """What may have changed since the look, by indexes and small tables alone."""
+    # Block ranges of batches, of which an old month has hardly any with new ones.
+    connection.execute("SET LOCAL enable_seqscan = off")
+    late = connection.execute(
+        sql.SQL("SELECT count(*) FROM {} WHERE batch > %s").format(_table(month.begin)), (newest,)
+    ).fetchone()
+    if late and late[0]:
+        return f"{late[0]} readings of it came while it was looked at"
+    # Its batches may be in no tree that was signed: those of a copy were not asked for.
+    came = connection.execute(
+        "SELECT name FROM site WHERE here AND id = ANY(%s)", (sorted(month.away & month.readings.keys()),)
+    ).fetchone()
+    if came:
+        return f"{came[0]} was moved here while it was looked at"
+    return _uncounted(connection, month.begin)
+
+
+def _look(connection: psycopg.Connection, begin: datetime, signed: Mapping[str, SiteTree]) -> Month:
+    why = _uncounted(connection, begin)
+    away = frozenset(site for (site,) in connection.execute("SELECT id FROM site WHERE NOT here"))
     # A copy of a site that has moved away is no evidence: it is purged, or goes with the month.
     unsigned = connection.execute(
         sql.SQL(
@@ -118,4 +188,4 @@ def _look(connection: psycopg.Connection, begin: datetime, signed: Mapping[str, 
             ).format(_table(begin))
         ).fetchall()
     )
-    return Month(begin, readings, why)
+    return Month(begin, readings, away, why)

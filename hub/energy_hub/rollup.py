@@ -22,6 +22,8 @@ from collections.abc import Iterator
 
 import psycopg
 
+from energy_hub import faults
+from energy_hub.databases import trouble
 from energy_hub.logs import Throttle
 from energy_hub.notify import notify
 
@@ -163,7 +165,7 @@ def step(connection: psycopg.Connection, most: int = STEP) -> int:
         retired = connection.execute("SELECT EXISTS (SELECT FROM retired)").fetchone() == (True,)
         connection.execute(_MINUTES_OF + (_NOT_RETIRED if retired else ""))
         connection.execute("ANALYZE fresh_minute")
-        connection.execute(_FROM_READINGS)
+        spoilt = faults.count(connection, _FROM_READINGS)
         connection.execute(
             "INSERT INTO rollup_zone (site, zone) SELECT site, zone_of(site)"
             " FROM (SELECT DISTINCT site FROM fresh_minute OFFSET 0) AS f"
@@ -173,6 +175,7 @@ def step(connection: psycopg.Connection, most: int = STEP) -> int:
             connection.execute(_spans_of(level, level[1]))
             connection.execute(f"ANALYZE fresh_{level[0]}")
             connection.execute(_from_below(level))
+    faults.tell(spoilt)
     return int(batches)
 
 
@@ -204,13 +207,15 @@ def _alone(connection: psycopg.Connection) -> None:
     # Everything here is few spans looked up in large tables. A hash join would read whole months instead.
     connection.execute("SET LOCAL enable_hashjoin = off")
     connection.execute("SET LOCAL enable_mergejoin = off")
+    # It guesses many more rows than there are, and would compile each statement, which takes longer than running it.
+    connection.execute("SET LOCAL jit = off")
     # What is derived may be lost with a crash: its notes are then there again, too.
     connection.execute("SET LOCAL synchronous_commit = off")
 
 
 def follow(conninfo: str, every: float, stop: threading.Event) -> None:
     """Keep the rollups up to date until `stop`. A database that is away is waited for."""
-    trouble = Throttle(30.0)
+    throttle = Throttle(30.0)
     notify("READY=1")
     while not stop.is_set():
         try:
@@ -220,15 +225,15 @@ def follow(conninfo: str, every: float, stop: threading.Event) -> None:
                 for line in _rounds(connection, every, stop):
                     log.info(line)
         except psycopg.Error as error:
-            _say(trouble, error)
+            _say(throttle, error)
             stop.wait(RETRY)
     notify("STOPPING=1")
 
 
-def _say(trouble: Throttle, error: psycopg.Error) -> None:
-    text = " ".join(str(error).split())
-    if trouble(text) is not None:
-        log.error("ERR database: %s; retrying, nothing is lost", text)
+def _say(throttle: Throttle, error: psycopg.Error) -> None:
+    text = trouble(error)
+    if throttle(text) is not None:
+        log.error("ERR %s; retrying, nothing is lost", text)
 
 
 def _rounds(connection: psycopg.Connection, every: float, stop: threading.Event) -> Iterator[str]:

@@ -15,7 +15,7 @@ import psycopg
 
 from energy_hub import config, description, logs, migrate, move, partitions, rollup, shards
 from energy_hub.commands import tools
-from energy_hub.databases import CONFIG, configured
+from energy_hub.databases import CONFIG, configured, trouble
 from energy_hub.evidence.step import latest_sites
 
 
@@ -91,17 +91,22 @@ def _partitions(options: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     with tools.opened(options, settings="-c timezone=UTC") as databases:
         signed = latest_sites(databases.fleet)
+        code = tools.OK
         for name in databases.names():
-            connection = databases.connection(name)
             before = f"{name}: " if name else ""
-            if not options.dry_run:
-                for line in partitions.make(connection, now):
-                    tools.tell(before + line)
-            if months:
-                first = partitions.first_kept(now, months)
-                for line in partitions.retire(connection, signed, first, dry_run=options.dry_run):
-                    tools.tell(before + line)
-    return tools.OK
+            try:
+                connection = databases.connection(name)
+                if not options.dry_run:
+                    for line in partitions.make(connection, now):
+                        tools.tell(before + line)
+                if months:
+                    first = partitions.first_kept(now, months)
+                    for line in partitions.retire(connection, signed, first, dry_run=options.dry_run):
+                        tools.tell(before + line)
+            except psycopg.Error as error:
+                # The others need not wait.
+                code = tools.fail(trouble(error, name))
+    return code
 
 
 def _move_site(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ import psycopg
 
 from energy_hub import config, ingest, lanes, link, logs, revocation
 from energy_hub.commands import tools
+from energy_hub.databases import trouble
 from energy_hub.evidence import commands as evidence_commands
 from energy_hub.evidence import keys
 from energy_hub.evidence.stamps import Authority
@@ -146,6 +147,6 @@ def _checkpoint(options: argparse.Namespace) -> int:
                 away = True
                 if databases.homes is None:
                     raise
-                print(f"energy-hub: ERR database {' '.join(str(error).split())}", file=sys.stderr)
+                tools.fail(trouble(error))
         good = evidence_commands.checkpoint(databases.fleet, key, authority, options.stamp_interval, found)
     return tools.OK if good and not away else tools.FAILED

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from energy_hub import databases
+from energy_hub import databases, logs
 
 OK, FAILED, USAGE, WOULD_CHANGE = 0, 1, 2, 3
 
@@ -74,6 +74,7 @@ def tell(text: str) -> None:
 
 
 def fail(text: str, code: int = FAILED) -> int:
-    """Say why; the exit code."""
+    """Say why, in the log too that the command was given; the exit code."""
     print(f"energy-hub: ERR {text}", file=sys.stderr)
+    logs.to_file(text)
     return code

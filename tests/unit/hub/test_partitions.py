@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from energy_hub import cli, partitions, rollup
@@ -13,7 +17,10 @@ from energy_hub.audit.context import Scope
 from energy_hub.audit.findings import Report
 from energy_hub.audit.verify import verify
 from energy_hub.evidence import step
+from energy_hub.pipeline import examine
+from energy_hub.store import Signed, Store
 
+from .conftest import Shards
 from .delivery import Fleet
 from .writer import Reading
 
@@ -157,3 +164,134 @@ def test_a_month_that_somebody_writes_to_is_left_for_the_next_day(
     assert "lock timeout" in capsys.readouterr().err
     assert cli.main(arguments) == 0
     assert "dropped 2026-01: 22 readings of 2 sites" in capsys.readouterr().out
+
+
+# ---- What comes while a month is looked at
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
+    """Something happens between the look at the first month and its end."""
+    look, todo = partitions._look, [meanwhile]
+
+    def and_meanwhile(*values: Any) -> partitions.Month:
+        month = look(*values)
+        if todo:
+            todo.pop()()
+        return month
+
+    monkeypatch.setattr(partitions, "_look", and_meanwhile)
+
+
+def later(number: int, seconds: int = 30) -> dict[str, Sequence[Reading]]:
+    """Readings of the same minutes of a month that were not there before."""
+    return {
+        point: [(time + 1000 * seconds, value, quality) for time, value, quality in readings]
+        for point, readings in month(number).items()
+    }
+
+
+def test_a_late_batch_is_not_held_up_while_its_month_is_looked_at(
+    old: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign(old)
+    count(old)
+
+    def late() -> None:
+        month = "relation IN ('reading'::regclass, 'reading_2026_01'::regclass)"
+        assert old.database.one(f"SELECT array_agg(mode) FROM pg_locks WHERE {month}") is None
+        old.deliver("plant-a", later(1))
+        # Counted, so that nothing but the month itself tells of it.
+        count(old)
+
+    looked_at(monkeypatch, late)
+    assert retire(old, 2) == [
+        "kept 2026-01: 11 readings of it came while it was looked at",
+        "dropped 2026-02: 22 readings of 2 sites",
+    ]
+    assert retire(old, 2) == [
+        "kept 2026-01: 1 batches, of plant-a for instance, are in no tree that was signed: see energy-audit"
+    ]
+    sign(old)
+    assert retire(old, 2) == ["dropped 2026-01: 33 readings of 2 sites"]
+    assert not audit(old).findings
+
+
+def test_a_batch_that_was_begun_before_the_look_is_waited_for(
+    old: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is lower than that of a batch that is there."""
+    sign(old)
+    count(old)
+    store = Store(old.database.conninfo("energy_ingest"))
+    begun = old.seal("plant-a", later(1))
+    signed = examine(store, "plant-a", begun, 1_000_000)
+    assert isinstance(signed, Signed)
+    commit = store.connection.transaction()
+    commit.__enter__()
+    store.commit([signed])
+    old.deliver("plant-b", month(4))
+    count(old)
+    newest = old.database.one("SELECT max(id) FROM batch")
+    waits = []
+
+    def sleep(_: float) -> None:
+        waits.append(old.database.one("SELECT max(id) FROM batch"))
+        commit.__exit__(None, None, None)
+        count(old)
+
+    monkeypatch.setattr(partitions.time, "sleep", sleep)
+    lines = retire(old, 3)
+    assert lines == [
+        "kept 2026-01: 1 batches, of plant-a for instance, are in no tree that was signed: see energy-audit"
+    ]
+    assert waits == [newest]
+    store.close()
+
+
+def test_a_month_stays_while_somebody_writes_for_long(old: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "PATIENCE", 0)
+    sign(old)
+    count(old)
+    with old.database.connect() as connection, connection.transaction():
+        connection.execute("LOCK TABLE batch IN ROW EXCLUSIVE MODE")
+        assert retire(old, 3) == ["kept 2026-01: a batch is being written for more than 0 s"]
+
+
+def test_a_month_stays_when_a_site_comes_while_it_is_looked_at(
+    old: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches were taken for a copy, which nobody asks for in a tree."""
+    with old.database.connect() as connection:
+        connection.execute("UPDATE site SET here = false WHERE name = 'plant-b'")
+        sign(old)
+        count(old)
+        looked_at(
+            monkeypatch, lambda: connection.execute("UPDATE site SET here = true WHERE name = 'plant-b'")
+        )
+        assert retire(old, 3) == ["kept 2026-01: plant-b was moved here while it was looked at"]
+
+
+def test_what_was_dropped_before_a_move_is_added_to(old: Fleet) -> None:
+    """Table retired comes along with a site that is moved; the month of its new database may be there still."""
+    sign(old)
+    count(old)
+    with old.database.connect() as connection:
+        connection.execute("INSERT INTO retired (site, month, readings) VALUES (1, '2026-01-01Z', 5)")
+    assert retire(old, 3) == ["dropped 2026-01: 22 readings of 2 sites"]
+    rows = "SELECT site, readings FROM retired ORDER BY site"
+    assert old.database.rows(rows) == [(1, 16), (2, 11)]
+
+
+def test_a_database_that_is_away_keeps_no_month_in_another(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "ingest.yaml"
+    settings = shards.config()
+    places = {"away": "host=/nonexistent dbname=energy"} | dict(settings["databases"])  # type: ignore[call-overload]  # as in the file
+    config.write_text(yaml.safe_dump({"databases": places, "directory": "north"}))
+    with shards.databases["south"].connect("energy_migrate") as connection:
+        connection.execute("SELECT ensure_month('2026-01-15Z')")
+    assert cli.main(["partitions", "--config", str(config), "--raw-months", "1"]) == 1
+    found = capsys.readouterr()
+    assert "ERR CONNECTION_REFUSED database away: " in found.err
+    assert found.out == "south: dropped 2026-01: 0 readings of 0 sites\n"
