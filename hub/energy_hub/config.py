@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -92,6 +92,29 @@ def databases(path: Path) -> Databases | None:
 def raw_months(path: Path) -> int:
     """How many whole months of readings are kept beside this one; 0 is for ever. Raises ConfigError."""
     return _raw_months(_read(path))
+
+
+def of_worker(config: Config, number: int) -> Config:
+    """The same for a further worker of a host, 2 and on: the broker tells workers apart by what their certificates are
+    called, and each has a port of its own for its metrics. Raises ConfigError."""
+    if number == 1:
+        return config
+    port = config.metrics_port
+    if port is not None and port + number - 1 > 65535:
+        raise ConfigError(f"metrics: port: found {port}, expected room for {number} workers from there")
+    return replace(
+        config,
+        brokers=tuple(
+            replace(
+                one,
+                client_id=f"{one.client_id}-{number}",
+                certificate=one.certificate.with_stem(f"{one.certificate.stem}-{number}"),
+                key=one.key.with_stem(f"{one.key.stem}-{number}"),
+            )
+            for one in config.brokers
+        ),
+        metrics_port=None if port is None else port + number - 1,
+    )
 
 
 def _raw_months(top: _Section) -> int:

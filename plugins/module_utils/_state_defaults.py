@@ -79,6 +79,7 @@ FILES = [
     "/etc/systemd/system/*.service",
     "/etc/systemd/system/*.socket",
     "/etc/systemd/system/energy-*",
+    "/etc/systemd/system/energy-ingest.service.wants/*",
     "/etc/systemd/system/haproxy.service.d",
     "/etc/systemd/system/haproxy.service.d/energy.conf",
     "/etc/systemd/system/mosquitto.service.d",

@@ -27,11 +27,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Of one host; it has not more processors to give them.
+WORKERS = 64
+
 
 def add(commands: Any) -> None:
     one = commands.add_parser("ingest", help="take batches from the broker into the database")
     one.add_argument("--config", type=Path, default=Path("/etc/energy-hub/ingest.yaml"))
     one.add_argument("--check", action="store_true", help="only read and check the configuration")
+    one.add_argument(
+        "--worker",
+        type=int,
+        choices=range(1, WORKERS + 1),
+        default=1,
+        metavar="N",
+        help="number of a further worker on this host, which has a certificate and a port of its own (default: 1)",
+    )
     one.set_defaults(run=_ingest)
 
     one = commands.add_parser("crl", help="how long the revocation lists are good for")
@@ -67,7 +78,7 @@ def add(commands: Any) -> None:
 
 
 def _ingest(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
+    settings = config.of_worker(config.load(options.config), options.worker)
     authorities = load_authorities(settings.authorities)
     revocations = Revocations(settings.crl, authorities)
     for broker in settings.brokers:

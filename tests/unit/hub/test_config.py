@@ -36,6 +36,32 @@ def test_several_brokers(tmp_path: Path) -> None:
     ]
 
 
+def test_a_further_worker_has_what_is_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "ingest.yaml"
+    file.write_text("brokers: [{host: a}, {host: b, client_id: x}]\nmetrics: {port: 9106}\n")
+    found = config.load(file)
+    assert config.of_worker(found, 1) == found
+    third = config.of_worker(found, 3)
+    assert [(one.client_id, one.certificate.name, one.key.name) for one in third.brokers] == [
+        ("ingest-3", "ingest-3.crt", "ingest-3.key"),
+        ("x-3", "ingest-3.crt", "ingest-3.key"),
+    ]
+    assert third.metrics_port == 9108
+    assert (third.authorities, third.log, third.database) == (found.authorities, found.log, found.database)
+
+
+def test_a_further_worker_takes_its_own_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ingest.yaml"
+    file.write_text(f"broker: {{host: h}}\nauthorities: {tmp_path}/ca.crt\nmetrics: {{port: 65534}}\n")
+    arguments = ["ingest", "--check", "--config", str(file), "--worker"]
+    assert cli.main([*arguments, "3"]) == tools.FAILED
+    assert "found 65534, expected room for 3 workers" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "0"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
