@@ -162,8 +162,8 @@ def test_odd_sequences_harm_no_other_site(hub: Hub, broker: RunningBroker, autho
         nonlocal most
         while not bad.acks.empty():
             ack = bad.acks.get()
-            spans = [[1, ack["watermark"]], *ack["ranges"]]  # type: ignore[misc]  # JSON
-            most = max(most, len(ack["ranges"]))  # type: ignore[arg-type]  # JSON
+            spans = [[1, ack["watermark"]], *ack["ranges"]]  # type: ignore[misc]  # JSON has no types
+            most = max(most, len(ack["ranges"]))  # type: ignore[arg-type]  # JSON has no types
             told.update(number for low, high in spans for number in range(low, high + 1))
         # As a gateway does; so many may have been committed together that some were not named.
         for number in sorted(odd - told)[:50]:
