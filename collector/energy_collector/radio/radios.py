@@ -23,6 +23,8 @@ from energy_collector.times import iso
 
 # How old the file may become, in s. What a killed service has not written, the hub finds to be the same reading.
 SAVE_INTERVAL = 300.0
+# s after which a radio that goes on listening is told once more to end.
+CANCEL_AGAIN = 1.0
 
 
 class Radios:
@@ -82,8 +84,11 @@ class Radios:
 
     async def _end(self, name: str) -> None:
         radio, task = self._running.pop(name)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        # Once is not always enough: before Python 3.12 wait_for forgets a cancellation that comes together with what it
+        # waits for (python/cpython#86296), and messages come all the time.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN)
         for meter in radio.meters:
             self._known[meter.config.name] = meter.memory()
             self._floor = max(self._floor, meter.stamp())

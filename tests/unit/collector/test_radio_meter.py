@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import math
 import random
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from energy_collector import payloads, quality
@@ -431,8 +435,6 @@ def test_topics_of_chirpstack() -> None:
 
 
 def test_a_damaged_memory_is_not_used(tmp_path: Any) -> None:
-    import asyncio
-
     path = tmp_path / "heard.json"
 
     async def begin() -> None:
@@ -448,6 +450,29 @@ def test_a_damaged_memory_is_not_used(tmp_path: Any) -> None:
             assert meter.memory()["points"] == {}
 
     asyncio.run(begin())
+
+
+def test_a_radio_that_overhears_that_it_has_to_end_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("energy_collector.radio.radios.CANCEL_AGAIN", 0.01)
+
+    async def listen() -> None:
+        for _ in range(3):
+            # As wait_for does before Python 3.12 where a message comes at the same moment.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async def stop() -> None:
+        radios = Radios(tmp_path / "heard.json", SourceClock(), 0, [].append, Faults())
+        task = asyncio.create_task(listen())
+        radios._running["air"] = cast(Any, SimpleNamespace(meters=[])), task
+        await asyncio.sleep(0)
+        await asyncio.wait([asyncio.create_task(radios.stop())], timeout=20)
+        assert task.cancelled()
+
+    asyncio.run(stop())
 
 
 def test_damaged_messages_stop_nothing() -> None:
