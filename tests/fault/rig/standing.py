@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -15,7 +16,7 @@ from typing import Self
 PREFIX = "wf-fault-"
 
 
-class Standing:
+class Standing(ABC):
     """Parts that stand within a `with`, and end with it whatever happens. Subclasses start them in `_start`."""
 
     folder: Path
@@ -35,8 +36,9 @@ class Standing:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Start them, in an order in which each finds what it needs."""
 
     def on_exit(self, action: Callable[[], object]) -> None:
         """Called when the rig ends; from a subclass's `prepare`, after the services have ended."""
