@@ -141,12 +141,15 @@ class _Glance:
     ) -> None:
         self._cursor = cursor
         self.now: datetime = now or self._rows("SELECT now() AS now")[0]["now"]
-        waiting = self._rows(queries.WAITING)
-        counted = min([self.now - UNDER_WAY, *(row["received"] for row in waiting)])
-        self.until = _hour(counted)
-        self.since = self.until - DAY
         self._sites = self._known(names)
         self._seen = {site.number: site for site in self._sites.values() if site.row}
+        waiting = {row["site"]: row["received"] for row in self._rows(queries.WAITING)}
+        usual = self.now - UNDER_WAY
+        counted = min(usual, waiting.get(0, usual))
+        # Up to which hour all of a site is counted. One that is behind holds back its own figures, and no other's.
+        self._until = {number: _hour(min(counted, waiting.get(number, counted))) for number in self._seen}
+        self.until = max(self._until.values(), default=_hour(counted))
+        self.since = self.until - DAY
         self._points(None if names is None else list(self._seen))
 
     def document(self) -> Row:
@@ -263,12 +266,17 @@ class _Glance:
 
     def _counts(self) -> dict[int, Row]:
         wanted = {
-            one.shown: self._expected_from(site)
-            for site in self._seen.values()
+            one.shown: (self._expected_from(site), self._until[number])
+            for number, site in self._seen.items()
             for one in site.meters
             if one.shown is not None
         }
-        rows = self._rows(queries.COUNTS, points=list(wanted), since=list(wanted.values()), until=self.until)
+        rows = self._rows(
+            queries.COUNTS,
+            points=list(wanted),
+            since=[since for since, _ in wanted.values()],
+            until=[until for _, until in wanted.values()],
+        )
         return {row["point"]: row for row in rows}
 
     def _days(self) -> dict[int, Row]:
@@ -376,13 +384,13 @@ class _Glance:
         assert site.row is not None
         assert site.described is not None
         begins = max(site.row["first_seen"], site.described.begins)
-        return max(self.since, min(self.until, _hour(begins) + HOUR))
+        return max(self.since, min(self._until[site.number], _hour(begins) + HOUR))
 
     def _completeness(self, site: _Site, counts: Mapping[int, Row]) -> Row | None:
         if site.row is None or site.described is None or not site.meters:
             return None
-        seconds = (self.until - self._expected_from(site)).total_seconds()
-        if not seconds:
+        seconds = (self._until[site.number] - self._expected_from(site)).total_seconds()
+        if seconds <= 0:
             return None
         expected = received = missing = null = 0
         for one in site.meters:

@@ -29,9 +29,13 @@ CHAINS = """
     SELECT site, bool_or(chain = 2) AS broken FROM batch WHERE chain <> 1 GROUP BY site
 """
 
-# The rollups count everything but what came later than this; null when nothing waits.
+# Of each site, the rollups count everything but what came later than this; no row when nothing of it waits. Site 0 is
+# that of notes which do not say whose they are.
 WAITING = """
-    SELECT received FROM batch WHERE id = (SELECT min(batch) FROM touched)
+    SELECT s.id AS site, b.received
+    FROM (SELECT id FROM site UNION ALL SELECT 0) AS s
+    CROSS JOIN LATERAL (SELECT batch FROM touched WHERE site = s.id ORDER BY batch LIMIT 1) AS w
+    JOIN batch b ON b.id = w.batch
 """
 
 POINTS = """
@@ -86,9 +90,9 @@ DELAYS = """
 
 COUNTS = """
     SELECT w.point, sum(h.readings)::bigint AS readings, sum(h.good + h.uncertain)::bigint AS valued
-    FROM unnest(%(points)s::int[], %(since)s::timestamptz[]) AS w (point, since)
+    FROM unnest(%(points)s::int[], %(since)s::timestamptz[], %(until)s::timestamptz[]) AS w (point, since, until)
     CROSS JOIN LATERAL (SELECT readings, good, uncertain FROM rollup_hour
-                        WHERE point = w.point AND start >= w.since AND start < %(until)s OFFSET 0) AS h
+                        WHERE point = w.point AND start >= w.since AND start < w.until OFFSET 0) AS h
     GROUP BY w.point
 """
 

@@ -339,18 +339,46 @@ def test_a_new_site_is_not_blamed_for_what_was_before_it(fleet: Database) -> Non
     assert found["plant-e"]["completeness"] is None
 
 
-def test_what_the_rollups_have_not_counted_is_not_missing(fleet: Database) -> None:
+def held_back(fleet: Database, site: int) -> None:
+    """A batch of 09:10 that the rollups have not counted, by a note of this site; 0: it does not say whose it is."""
     with fleet.connect() as connection:
         batch = fleet.one("SELECT min(id) FROM batch")
+        connection.execute("UPDATE batch SET received = '2026-01-10T09:10Z' WHERE id = %s", (batch,))
         connection.execute(
-            "UPDATE batch SET received = '2026-01-10T09:10Z' WHERE id = %s",
-            (batch,),
+            "INSERT INTO touched (batch, first, last, site) VALUES (%s, %s, %s, %s)",
+            (batch, BEGIN, BEGIN, site),
         )
-        connection.execute("INSERT INTO touched VALUES (%s, %s, %s)", (batch, BEGIN, BEGIN))
-    assert looked(fleet)["window"] == {
-        "since": "2026-01-09T09:00:00.000Z",
-        "until": "2026-01-10T09:00:00.000Z",
-    }
+
+
+def test_what_the_rollups_have_not_counted_is_not_missing(fleet: Database) -> None:
+    held_back(fleet, 0)
+    found = looked(fleet)
+    assert found["window"] == {"since": "2026-01-09T09:00:00.000Z", "until": "2026-01-10T09:00:00.000Z"}
+    # Of the three hours before the first reading, of five meters.
+    assert found["sites"]["plant-a"]["completeness"]["missing"] == 3 * 60 * 5
+
+
+def test_a_site_that_the_rollups_are_behind_with_holds_back_its_own_figures_alone(fleet: Database) -> None:
+    before = looked(fleet)
+    held_back(fleet, fleet.one("SELECT id FROM site WHERE name = 'plant-a'"))
+    found = looked(fleet)
+    assert found["window"] == before["window"]
+    assert found["window"]["until"] == "2026-01-10T12:00:00.000Z"
+    own = found["sites"]["plant-a"]["completeness"]
+    assert (own["hours"], own["missing"]) == (before["sites"]["plant-a"]["completeness"]["hours"] - 3, 0)
+    for name in ("plant-b", "plant-c"):
+        assert found["sites"][name]["completeness"] == before["sites"][name]["completeness"]
+
+
+def test_a_site_that_the_rollups_are_more_than_a_day_behind_with_has_no_figure(fleet: Database) -> None:
+    held_back(fleet, fleet.one("SELECT id FROM site WHERE name = 'plant-a'"))
+    with fleet.connect() as connection:
+        connection.execute(
+            "UPDATE batch SET received = '2026-01-08T09:10Z' WHERE id = (SELECT min(batch) FROM touched)"
+        )
+    found = looked(fleet)
+    assert found["sites"]["plant-a"]["completeness"] is None
+    assert found["window"]["until"] == "2026-01-10T12:00:00.000Z"
 
 
 def test_bus_errors(fleet: Database) -> None:
