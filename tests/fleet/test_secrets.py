@@ -3,18 +3,22 @@
 
 Looked at are both ends: journals, /var/log, temporary files and homes of every host, the command line of every process
 that is started and Ansible's temporary files while the playbook runs, its whole output at -vvv (facts included), and
-what it leaves on the controller's disk.
+what it leaves on the controller's disk. Of the passwords that a site has, of its modem and its radio, the whole disk of
+the gateway is searched.
 """
 
 from __future__ import annotations
 
+import secrets
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from wattfleet.paths import BUILD
 
 from tests.fleet.executions import Executions
@@ -36,24 +40,42 @@ KEPT = (
     "sudo find /var/log /tmp /var/tmp /dev/shm /root /home /var/backups /var/spool -xdev -type f "
     "-not -path '/var/log/journal/*' -size -20480k -exec cat {} +"
 )
+# Where a site's passwords are at home, and for whom: what uses them, and what the guard puts back.
+AT_HOME = {
+    "/etc/NetworkManager/system-connections/mobile.nmconnection": "root",
+    "/etc/energy/radio-halls.password": "energy",
+}
+SNAPSHOTS = "/var/lib/energy-guard/"
 
 
 def test_no_secret_leaves_its_place(fleet: Fleet) -> None:
     hosts = ["hub", *fleet.sites]
-    # A key that is made in this run passes through all that a first run does.
+    # A key that is made in this run passes through all that a first run does, and so do the passwords.
     site = hosts[-1]
     fleet.ssh(site, "sudo rm -f /etc/ssl/energy/gateway.key")
     found: dict[str, bytearray] = {}
-    with watched(fleet, hosts, found):
-        for playbook in ("ca", "site"):
-            result = fleet.play(playbook, "-vvv")
-            assert result.ok, explain(result)
-            found[f"output of {playbook} -vvv"] = bytearray(result.log.read_bytes())
-    needles = secrets(fleet, hosts)
-    assert {one.secret for one in needles} >= {
-        f"{site}: /etc/ssl/energy/gateway.key",
-        "passphrase of the authority",
-    }
+    with with_passwords(fleet, site) as (passwords, vault):
+        with watched(fleet, hosts, found):
+            for playbook in ("ca", "site"):
+                result = fleet.play(playbook, "-vvv", "--diff", "--vault-password-file", str(vault))
+                assert result.ok, explain(result)
+                found[f"output of {playbook} -vvv"] = bytearray(result.log.read_bytes())
+        needles = keys(fleet, hosts) + passwords
+        assert {one.secret for one in needles} >= {
+            f"{site}: /etc/ssl/energy/gateway.key",
+            "passphrase of the authority",
+            "password of the modem",
+            "password of the radio's broker",
+        }
+        at_home = files_with(fleet, site, passwords)
+        inventory = bytearray(b"\n".join(contents(fleet.state.inventory)))
+    found[str(fleet.state.inventory)] = inventory
+    assert {path: at_home[path] for path in at_home if not path.startswith(SNAPSHOTS)} == AT_HOME
+    assert {at_home[path] for path in at_home if path.startswith(SNAPSHOTS)} <= {"root"}, at_home
+    result = fleet.play("site")
+    assert result.ok, explain(result)
+    left = files_with(fleet, site, passwords)
+    assert [path for path in left if not path.startswith(SNAPSHOTS)] == []
 
     for host in hosts:
         found[f"{host}: journal, logs, temporary files"] = bytearray(output(fleet, host, KEPT))
@@ -93,7 +115,73 @@ def test_no_secret_leaves_its_place(fleet: Fleet) -> None:
     assert {one.secret for one in planted} == {f"{site}: /etc/ssl/energy/gateway.key"}
 
 
-def secrets(fleet: Fleet, hosts: list[str]) -> list[Needle]:
+@contextmanager
+def with_passwords(fleet: Fleet, site: str) -> Iterator[tuple[list[Needle], Path]]:
+    """The site with a modem and a radio, their passwords vaulted as documented; with the file of the vault's own."""
+    folder = fleet.state.inventory
+    file, own = folder / "sites" / f"{site}.yml", folder / "host_vars" / site
+    before = file.read_text()
+    content = fleet.sites[site]
+    content["network"]["wan"]["metric"] = 100
+    content["network"]["others"] = {
+        "mobile": {
+            "interface": "wwan0",
+            "address": "auto",
+            "metric": 700,
+            "modem": {"apn": "iot.example", "user": "site"},
+        }
+    }
+    content["radios"] = [
+        {"name": "halls", "type": "zigbee2mqtt", "host": "192.168.10.50", "user": "wattfleet"}
+    ]
+    content["meters"] += [
+        {
+            "name": "plug",
+            "radio": "halls",
+            "device": "hall/plug",
+            "profile": "zigbee2mqtt-plug",
+            "interval": 60,
+        }
+    ]
+    modem, radio, word = (secrets.token_urlsafe(18) for _ in range(3))
+    vault = folder.parent / "vault.password"
+    vault.write_text(word)
+    vault.chmod(0o600)
+    own.mkdir(parents=True)
+    (own / "vault.yml").write_text(
+        yaml.safe_dump({"network_modem_password": modem, "collector_radio_passwords": {"halls": radio}})
+    )
+    try:
+        command = [sys.executable, "-m", "ansible", "vault", "encrypt", "--vault-password-file", str(vault)]
+        subprocess.run([*command, str(own / "vault.yml")], check=True, capture_output=True)
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+        needles = of_password("password of the modem", modem)
+        needles += of_password("password of the radio's broker", radio)
+        yield needles + of_password("password of the vault", word), vault
+    finally:
+        file.write_text(before)
+        (own / "vault.yml").unlink()
+        own.rmdir()
+        vault.unlink()
+
+
+def files_with(fleet: Fleet, host: str, needles: list[Needle]) -> dict[str, str]:
+    """Every file of a host that has one of these in it, and who may read it: its owner, or more than that."""
+    texts = b"\n".join(one.data for one in needles if one.form in ("text", "base64"))
+    # The words come by standard input, or the search would find itself.
+    command = (
+        "sudo grep --recursive --fixed-strings --text --files-with-matches --null --devices=skip --file=- "
+        "/boot /etc /home /opt /root /run /srv /tmp /usr /var | "
+        "sudo xargs --null --no-run-if-empty stat --format='%a %U %n'"
+    )
+    found = {}
+    for line in output(fleet, host, command, texts + b"\n").decode().splitlines():
+        mode, owner, path = line.split(" ", 2)
+        found[path] = owner if int(mode, 8) & 0o077 == 0 else f"{mode} {owner}"
+    return found
+
+
+def keys(fleet: Fleet, hosts: list[str]) -> list[Needle]:
     """What is looked for: the keys of all hosts, the lab's own, and the passphrase of the authority."""
     needles = []
     for host in hosts:
@@ -104,8 +192,8 @@ def secrets(fleet: Fleet, hosts: list[str]) -> list[Needle]:
     return needles + of_password("passphrase of the authority", passphrase)
 
 
-def output(fleet: Fleet, host: str, command: str) -> bytes:
-    """What a command prints on a host, as bytes. Files may go away while they are read."""
+def output(fleet: Fleet, host: str, command: str, given: bytes = b"") -> bytes:
+    """What a command prints on a host that is given this, as bytes. Files may go away while they are read."""
     done = subprocess.run(
         [
             "ssh",
@@ -116,6 +204,7 @@ def output(fleet: Fleet, host: str, command: str) -> bytes:
             host,
             f"{{ {command}; }} 2>/dev/null; true",
         ],
+        input=given,
         capture_output=True,
         check=True,
         timeout=300,

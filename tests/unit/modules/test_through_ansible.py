@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,3 +125,15 @@ def test_gateway_info(
     assert result["certificate"]["failure"] == "/none: No such file or directory"
     assert set(result["services"]) == {"energy-gateway.service", "energy-persistence.service"}
     assert not {request["op"] for request in collector.requests} - {*collector.answers}
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_secret_file(run: Run, tmp_path: Path, check: bool) -> None:
+    path = tmp_path / "password"
+    me = {"owner": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
+    result = run("secret_file", check, path=str(path), content="hunter2", **me)
+    assert result["differs"] == ["content", "owner", "group", "mode"]
+    assert path.exists() != check
+    assert "hunter2" not in json.dumps(result)
+    refused = run("secret_file", path=str(tmp_path / "none" / "password"), content="hunter2", **me)
+    assert refused["msg"] == f"{tmp_path}/none/password: its folder {tmp_path}/none is not there"
