@@ -42,13 +42,18 @@ SystemCallFilter=@system-service
 SystemCallFilter=~@resources
 UMask=0077
 """
-# What takes a mount namespace, which is one more thing that could keep a unit from starting. Not for the restore, on a day
-# when nothing else is left; the two others have that one behind them.
-HIDDEN = """PrivateMounts=yes
-ProtectControlGroups=yes
+# What takes a mount namespace, which is one more thing that could keep a unit from starting. Not for the restore, on a
+# day when nothing else is left; the two others have that one behind them.
+HIDDEN = """PrivateDevices=yes
+PrivateMounts=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
-ProtectProc=invisible
+"""
+# The boot makes all but files and units from those. Not for `apply`: these give it a /proc of its own, and with it, in a
+# container, another boot_id, so that its change would be one of another boot.
+BOOTING = """PrivateNetwork=yes
+ProtectControlGroups=yes
+ProtectKernelTunables=yes
 """
 # Live state besides: links and tables, and settings of the kernel (kernel.yama.ptrace_scope asks for the second).
 LIVE = """CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_PTRACE
@@ -69,10 +74,7 @@ Before=shutdown.target
 OnFailure={restore}
 
 [Service]
-{common}{hidden}# Only files and units while the host boots: all else is made from them.
-PrivateNetwork=yes
-ProtectKernelTunables=yes
-ExecStart={python} -I -B {program} restore --boot
+{common}{hidden}{booting}ExecStart={python} -I -B {program} restore --boot
 TimeoutStartSec=180
 
 [Install]
@@ -142,6 +144,7 @@ def unit_files() -> dict[str, str]:
         "common": COMMON.format(path=host.PATH),
         "live": LIVE,
         "hidden": HIDDEN,
+        "booting": BOOTING,
     }
     return {
         f"{units.LINKS}/{name}": text.format(**words)
