@@ -10,8 +10,9 @@ ingest puts them there, its partitions and keys in place: minute by minute, site
 So a point's day lies scattered over 1,440 places, a reading each, which is as bad as it gets.
 
 Asked is what `energy-hub export-identities` asks, `report.identities`, all rows fetched: a day (UTC) of one site and
-point, and of one site with all its points, by chance. `cold`: each is asked once after the operating system has
-forgotten the tables' files, so that all of it comes from the disk. `warm`: the same ones again; `CPU` is what these
+point, and of one site with all its points, by chance. `cold`: before each the operating system forgets the tables'
+files, so that all of it comes from the disk; once for all would not do, since what is read of a day is read of all
+sites, and with a thousand sites there are two days to ask for. `warm`: each a second time, at once; `CPU` is what these
 take of the processors, server and client together, which others that run beside do not change. With fewer --rows a
 site has fewer points.
 
@@ -169,15 +170,13 @@ def measure(database: Database, one: Layout, picks: int, *, plan: bool) -> Asked
         with database.connect("energy_read") as connection:
             connection.execute("SET timezone = 'UTC'")
             rows = []
-            for how in ("cold", "warm"):
-                if how == "cold":
-                    forget(database.folder)
-                for number in asked:
-                    seconds, cpu, count = ask(connection, number)
+            for question in asked:
+                forget(database.folder)
+                for how in ("cold", "warm"):
+                    seconds, cpu, count = ask(connection, question)
                     taken.setdefault((kind, how), []).append(seconds)
                     rows.append(count)
-                    if how == "warm":
-                        taken.setdefault((kind, "CPU"), []).append(cpu)
+                taken.setdefault((kind, "CPU"), []).append(cpu)
         assert min(rows) > 0, f"{kind}: a day without readings"
         print(
             f"  {one.sites} sites, {kind}: {statistics.median(rows):,.0f} rows, "

@@ -49,8 +49,8 @@ PrivateMounts=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 """
-# The boot makes all but files and units from those. Not for `apply`: these give it a /proc of its own, and with it, in a
-# container, another boot_id, so that its change would be one of another boot.
+# The boot makes all but files and units from those. Not for `apply`: these give it a /proc of its own, and so another
+# boot_id in a container, by which its change would be one of another boot.
 BOOTING = """PrivateNetwork=yes
 ProtectControlGroups=yes
 ProtectKernelTunables=yes

@@ -84,3 +84,9 @@ def test_a_folder_in_its_place_and_a_missing_one_are_told(tmp_path: Path) -> Non
         bring(tmp_path)
     with pytest.raises(module.SecretFileError, match=f"its folder {tmp_path}/none is not there"):
         bring(tmp_path / "none" / "password")
+
+
+def test_check_mode_takes_what_an_earlier_task_would_have_made_for_made(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "password"
+    assert bring(path, check=True, owner="nobody-of-that-name", group="none-of-that-name")["changed"]
+    assert list(tmp_path.iterdir()) == []
