@@ -469,8 +469,14 @@ def test_a_radio_that_overhears_that_it_has_to_end_is_told_again(
         task = asyncio.create_task(listen())
         radios._running["air"] = cast(Any, SimpleNamespace(meters=[])), task
         await asyncio.sleep(0)
-        await asyncio.wait([asyncio.create_task(radios.stop())], timeout=20)
-        assert task.cancelled()
+        stopping = asyncio.create_task(radios.stop())
+        await asyncio.wait([stopping], timeout=20)
+        ended = task.cancelled()
+        while not task.done():  # or the loop would wait for it for ever, and nobody be told
+            task.cancel()
+            await asyncio.sleep(0)
+        await stopping
+        assert ended
 
     asyncio.run(stop())
 
