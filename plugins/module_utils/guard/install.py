@@ -39,20 +39,19 @@ RestrictRealtime=yes
 SystemCallArchitectures=native
 SystemCallErrorNumber=EPERM
 SystemCallFilter=@system-service
-SystemCallFilter=~@resources
+"""
+# Not for what applies a change: its commands are not ours to know.
+UNDOING = """SystemCallFilter=~@resources
 UMask=0077
 """
-# What takes a mount namespace, which is one more thing that could keep a unit from starting. Not for the restore, on a
-# day when nothing else is left; the two others have that one behind them.
-HIDDEN = """PrivateDevices=yes
+# The boot makes all but files and units from those. This takes a mount namespace, one more thing that could keep a unit
+# from starting: the boot has the restore behind it, and that has nothing. Nothing is to be put back below /dev.
+BOOTING = """PrivateDevices=yes
 PrivateMounts=yes
+PrivateNetwork=yes
+ProtectControlGroups=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
-"""
-# The boot makes all but files and units from those. Not for `apply`: these give it a /proc of its own, and so another
-# boot_id in a container, by which its change would be one of another boot.
-BOOTING = """PrivateNetwork=yes
-ProtectControlGroups=yes
 ProtectKernelTunables=yes
 """
 # Live state besides: links and tables, and settings of the kernel (kernel.yama.ptrace_scope asks for the second).
@@ -74,7 +73,7 @@ Before=shutdown.target
 OnFailure={restore}
 
 [Service]
-{common}{hidden}{booting}ExecStart={python} -I -B {program} restore --boot
+{common}{undoing}{booting}ExecStart={python} -I -B {program} restore --boot
 TimeoutStartSec=180
 
 [Install]
@@ -86,7 +85,7 @@ Description=Undo a change of this host that nobody has confirmed
 StartLimitIntervalSec=0
 
 [Service]
-{common}{live}ExecStart={python} -I -B {program} restore
+{common}{live}{undoing}ExecStart={python} -I -B {program} restore
 # It never gives up: until the host is exactly as it was, it is tried again.
 Restart=on-failure
 RestartSec=3
@@ -99,7 +98,7 @@ OnFailure={restore}
 StartLimitIntervalSec=0
 
 [Service]
-{common}{live}{hidden}# Some commands ask the kernel about links by a socket that they never connect.
+{common}{live}# Some commands ask the kernel about links by a socket that they never connect.
 RestrictAddressFamilies=AF_INET AF_INET6
 ExecStart={python} -I -B {program} apply
 # A restore kills it with all that it has started, whatever that is doing.
@@ -143,7 +142,7 @@ def unit_files() -> dict[str, str]:
         "restore": engine.RESTORE,
         "common": COMMON.format(path=host.PATH),
         "live": LIVE,
-        "hidden": HIDDEN,
+        "undoing": UNDOING,
         "booting": BOOTING,
     }
     return {
