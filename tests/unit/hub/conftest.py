@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -174,6 +175,13 @@ def database(empty_database: Database) -> Database:
     return empty_database
 
 
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    one = Store(database.conninfo("energy_ingest"))
+    yield one
+    one.close()
+
+
 @dataclass(frozen=True)
 class Shards:
     """Two clusters with a database each; north has the directory."""
@@ -181,7 +189,7 @@ class Shards:
     clusters: dict[str, Cluster]
     databases: dict[str, Database]
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Any]:
         """What is said of them in ingest.yaml."""
         return {
             "database": None,

@@ -35,13 +35,6 @@ START = 1_767_225_600_000
 
 
 @pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    one = Store(database.conninfo("energy_ingest"))
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def hub(broker: RunningBroker, database: Database, tmp_path: Path) -> Iterator[Hub]:
     one = Hub(broker, database, tmp_path)
     yield one
@@ -162,8 +155,8 @@ def test_odd_sequences_harm_no_other_site(hub: Hub, broker: RunningBroker, autho
         nonlocal most
         while not bad.acks.empty():
             ack = bad.acks.get()
-            spans = [[1, ack["watermark"]], *ack["ranges"]]  # type: ignore[misc]  # JSON has no types
-            most = max(most, len(ack["ranges"]))  # type: ignore[arg-type]  # JSON has no types
+            spans = [[1, ack["watermark"]], *ack["ranges"]]
+            most = max(most, len(ack["ranges"]))
             told.update(number for low, high in spans for number in range(low, high + 1))
         # As a gateway does; so many may have been committed together that some were not named.
         for number in sorted(odd - told)[:50]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import json
 import stat
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,13 +25,6 @@ from .conftest import Database
 from .test_store import START, commit, known, readings
 
 KEY = Ed25519PrivateKey.generate()
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    one = Store(database.conninfo("energy_ingest"))
-    yield one
-    one.close()
 
 
 def take(database: Database, now: datetime | None = None) -> Done:

@@ -41,13 +41,6 @@ def gateway(store: Store) -> Gateway:
 
 
 @pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    one = Store(database.conninfo("energy_ingest"))
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def told(database: Database, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
     """Counts what waits, and gives the lines of errors that service.log has got by that, without their times."""
     monkeypatch.setattr(faults, "_told", Throttle(faults.PERIOD))

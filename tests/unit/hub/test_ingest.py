@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -60,7 +61,7 @@ class Site:
         self.gateway = Gateway(name, Ed25519PrivateKey.generate(), stream=os.urandom(8))
         self.authority = authority
         self.committed: set[int] = set()
-        self.acks: queue.Queue[dict[str, object]] = queue.Queue()
+        self.acks: queue.Queue[dict[str, Any]] = queue.Queue()
         self.witnesses: queue.Queue[dict[str, object]] = queue.Queue()
         folder = broker.folder
         (folder / f"{name}.crt").write_text(authority.chain(self.identity))

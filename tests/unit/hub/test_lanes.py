@@ -183,7 +183,7 @@ def test_databases_that_are_mixed_up_are_written_by_nobody(
     hub: Hub, shards: Shards, sites: list[Site]
 ) -> None:
     config = shards.config()
-    names = dict(config["databases"])  # type: ignore[call-overload]  # what goes into the file
+    names = dict(config["databases"])
     names["north"], names["south"] = names["south"], names["north"]
     hub.start(databases=names, directory="north", database=None)
     wait_until(lambda: "the connections in databases are mixed up" in hub.log(), "it is told")

@@ -67,7 +67,7 @@ class Plant:
     def __init__(self, shards: Shards, site: str = SITE) -> None:
         self.site = site
         self.shards = shards
-        self.databases = Databases(shards.config()["databases"], "north")  # type: ignore[arg-type]  # as in the file
+        self.databases = Databases(shards.config()["databases"], "north")
         self.gateway = Gateway(site, Ed25519PrivateKey.generate())
         self.certificate = Authority().client(site).pem()
         self.hour = 0

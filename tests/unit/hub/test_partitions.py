@@ -287,7 +287,7 @@ def test_a_database_that_is_away_keeps_no_month_in_another(
 ) -> None:
     config = tmp_path / "ingest.yaml"
     settings = shards.config()
-    places = {"away": "host=/nonexistent dbname=energy"} | dict(settings["databases"])  # type: ignore[call-overload]  # as in the file
+    places = {"away": "host=/nonexistent dbname=energy"} | dict(settings["databases"])
     config.write_text(yaml.safe_dump({"databases": places, "directory": "north"}))
     with shards.databases["south"].connect("energy_migrate") as connection:
         connection.execute("SELECT ensure_month('2026-01-15Z')")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,13 +28,6 @@ SITE = "plant-a"
 @pytest.fixture
 def gateway() -> Gateway:
     return Gateway(SITE, Ed25519PrivateKey.generate())
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    one = Store(database.conninfo("energy_ingest"))
-    yield one
-    one.close()
 
 
 def presents(

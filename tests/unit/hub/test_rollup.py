@@ -29,13 +29,6 @@ MINUTE, HOUR = 60_000, 3_600_000
 
 
 @pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    one = Store(database.conninfo("energy_ingest"))
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def gateway(store: Store) -> Gateway:
     return known(store, SITE)
 

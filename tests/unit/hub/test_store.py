@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -25,13 +24,6 @@ from .writer import Gateway, Reading, string
 START = 1_767_225_600_000
 LIMIT = 1_048_576
 CLIENT = Authority().client("plant-a")
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    one = Store(database.conninfo("energy_ingest"))
-    yield one
-    one.close()
 
 
 @pytest.fixture
