@@ -307,6 +307,8 @@ def test_a_revoked_certificate_vouches_for_nothing_new(hub: Hub, site: Site) -> 
 def test_poison_of_every_kind_blocks_nobody(hub: Hub, site: Site) -> None:
     hub.start()
     site.online()
+    # Else the next status may overtake the one with the key: of a site's statuses the newest is looked at.
+    assert site.acks.get(timeout=20)
     forged = bytearray(site.gateway.batch(readings(0)))
     genuine = bytes(forged)
     forged[-1] ^= 1
@@ -343,6 +345,8 @@ def test_a_fault_of_ours_ends_no_worker(hub: Hub, site: Site) -> None:
     """Whatever one message brings out: it is told, kept, and the next one is looked at."""
     worker = hub.start("tests.unit.hub.ingest_with_faults")
     site.online()
+    # Else the next status may overtake the one with the key.
+    assert site.acks.get(timeout=20)
     site.send(b'{"state": "online", "site": "plant-a", "version": "fault"}', "status")
     for number, point in enumerate(("fault/examine", "fault/store", "main/active_power")):
         site.send(site.gateway.batch({point: [(START + number, 1.0, 0)]}))
