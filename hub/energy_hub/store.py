@@ -432,18 +432,24 @@ class Store:
                 WHERE r.batch <> s.batch
                   AND (r.value IS DISTINCT FROM s.value OR r.quality <> s.quality)
                 ON CONFLICT DO NOTHING
-                RETURNING point, time, second_batch
+                RETURNING point, time, first_batch, second_batch
             )
-            SELECT b.site, s.name, b.stream, b.sequence, count(*), min(p.name), min(found.time)
+            -- The first one of each batch is the instance that the line names.
+            SELECT DISTINCT ON (b.id) b.site, s.name, b.stream, b.sequence, count(*) OVER (PARTITION BY b.id),
+                   p.name, found.time, f.digest, b.digest
             FROM found JOIN batch b ON b.id = found.second_batch JOIN site s ON s.id = b.site
             JOIN point p ON p.id = found.point
-            WHERE b.id = ANY(%s) GROUP BY b.id, s.name
+            -- Somebody may have removed it: the conflict is told all the same.
+            LEFT JOIN batch f ON f.id = found.first_batch
+            WHERE b.id = ANY(%s) ORDER BY b.id, found.time, p.name
             """,
             (list(batches),),
         ).fetchall()
-        for site_id, site, stream, sequence, count, point, time in rows:
+        for site_id, site, stream, sequence, count, point, time, first, second in rows:
+            stored = f"{first.hex()[:16]}..." if first else "that is gone"
             detail = (
-                f"{count} readings differ from those stored first, for instance {point} at {time.isoformat()}"
+                f"{count} readings differ from those stored first, for instance {point} at {time.isoformat()}:"
+                f" stored with batch {stored}, then came batch {second.hex()[:16]}..."
             )
             self._alarms.tell("conflict", site, stream, sequence, detail)
             self._alarms.keep(site_id, "conflict", stream, sequence, detail)

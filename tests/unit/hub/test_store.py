@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -120,8 +121,25 @@ def test_conflict_keeps_the_first_and_records_the_second(
         "SELECT first_value, second_value, second_quality, f.sequence, s.sequence FROM conflict c"
         " JOIN batch f ON f.id = c.first_batch JOIN batch s ON s.id = c.second_batch ORDER BY time"
     ) == [(1.0, 99.0, 0, 1, 3), (2.0, None, 129, 1, 3)]
-    assert database.rows("SELECT kind, sequence FROM evidence") == [("conflict", 3)]
+    old, new = (hashlib.sha256(payload).hexdigest()[:16] for payload in (first, third))
+    detail = (
+        "2 readings differ from those stored first, for instance main/active_power at 2026-01-01T00:00:00+00:00:"
+        f" stored with batch {old}..., then came batch {new}..."
+    )
+    assert database.rows("SELECT kind, sequence, detail FROM evidence") == [("conflict", 3, detail)]
     assert ranges(store, gateway) == [(1, 3)]
+
+
+def test_conflict_with_a_batch_that_somebody_has_removed_is_told(
+    database: Database, store: Store, gateway: Gateway
+) -> None:
+    commit(store, "plant-a", gateway.batch(readings(2)))
+    with database.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("DELETE FROM batch")
+    commit(store, "plant-a", gateway.batch(readings(2, value=5.0)))
+    ((detail,),) = database.rows("SELECT detail FROM evidence WHERE kind = 'conflict'")
+    assert "stored with batch that is gone, then came batch" in str(detail)
 
 
 def test_conflict_inside_one_group(database: Database, store: Store, gateway: Gateway) -> None:
