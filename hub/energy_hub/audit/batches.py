@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from energy_hub.audit.context import Context, span
+from energy_hub.audit.findings import Times
+from energy_hub.audit.neighbours import between
 from energy_hub.audit.readings import Readings
 from energy_hub.audit.trees import name
 from energy_hub.batch import NO_PREVIOUS, BatchError, Body, Envelope, read_body, read_envelope
@@ -62,7 +64,7 @@ def check(context: Context) -> None:
         done += row.readings
         seen = context.seen.get(row.site)
         # What has no time of its own was received at some time before.
-        if seen is not None and (not batch.is_timed or batch.times[0] is None or batch.times[0] <= seen.time):
+        if seen is not None and (not batch.is_timed or batch.times[0] <= seen.time):
             sent[row.site] += 1
         if body is None:
             readings.leave_out(row.id)
@@ -96,7 +98,8 @@ def _check_sent_again(context: Context, sent: Counter[int]) -> None:
                 "tree",
                 f"the database was {seen.restore}; of {seen.size} batches that the gateway had seen signed before,"
                 f" {missing} are not here again: the gateway sends what it still keeps when it is connected",
-                (seen.restore.target, seen.time),
+                # What was at the end of the archive nobody knows; the gateway had seen it by then.
+                (seen.restore.target or seen.time, seen.time),
                 missing,
             )
 
@@ -120,7 +123,7 @@ class _Batch:
         self.row = row
         self.site = context.sites[row.site]
         self.subject = name(row.stream, row.sequence)
-        self.times: tuple[datetime | None, datetime | None] = (row.received, row.received)
+        self.times: Times = (row.received, row.received)
         # Whether these are the times of its readings, and not that of its arrival.
         self.is_timed = False
 
@@ -195,7 +198,7 @@ class _Batch:
                     "batch-removed",
                     name(row.stream, row.sequence - 1),
                     "was here when the batch after it came",
-                    (None, self.times[0]),
+                    between(self.context, row.site, row.stream, row.sequence - 1, row.sequence - 1),
                 )
             elif self.is_timed and (restore := self.context.across(self.times[0], row.received)):
                 self._find(
@@ -274,5 +277,6 @@ def _check_streams(context: Context) -> None:
             "batch-removed",
             name(bytes(stream), first, last),
             "was acknowledged as committed and is not here",
-            count=last - first + 1,
+            between(context, site, bytes(stream), first, last),
+            last - first + 1,
         )

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +112,8 @@ def _plain(one: Finding) -> dict[str, object]:
     if one.subject:
         found["subject"] = one.subject
     return found | {
-        "first": _text(one.first),
-        "last": _text(one.last),
+        "first": tools.iso(one.first),
+        "last": tools.iso(one.last),
         "count": one.count,
         "detail": one.detail,
     }
@@ -125,11 +124,11 @@ def as_text(report: Report) -> list[str]:
     lines = []
     for one in report.sorted_findings():
         lines.append(f"{one.site}  {one.kind}  {one.subject}  ({one.count})")
-        lines.append(f"    from {_text(one.first) or '-'} to {_text(one.last) or '-'}")
+        lines.append(f"    from {tools.iso(one.first)} to {tools.iso(one.last)}")
         lines.append(f"    {one.detail}")
     lines.extend(
-        f"note: {note.site}: {note.kind} ({note.count}), from {_text(note.first) or '-'}"
-        f" to {_text(note.last) or '-'}: {note.detail}"
+        f"note: {note.site}: {note.kind} ({note.count}), from {tools.iso(note.first)}"
+        f" to {tools.iso(note.last)}: {note.detail}"
         for note in report.sorted_notes()
     )
     lines.extend(f"not checked: {text}" for text in report.unchecked)
@@ -139,10 +138,6 @@ def as_text(report: Report) -> list[str]:
         verdict = "nothing was found, and not all could be checked"
     lines.append(f"{verdict}; looked at {looked or 'nothing'}")
     return lines
-
-
-def _text(moment: datetime | None) -> str | None:
-    return tools.iso(moment) if moment else None
 
 
 def _say(text: str) -> None:

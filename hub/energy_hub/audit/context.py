@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 from cryptography import x509
 
-from energy_hub.audit.findings import Progress, Report
+from energy_hub.audit.findings import Progress, Report, Times
 from energy_hub.batch import Body
 from energy_hub.trust import TrustError, check_statement
 
@@ -79,6 +79,8 @@ class Context:
     seen: dict[int, Seen] = field(default_factory=dict)
     # Batches from this number on are looked at.
     first_batch: int = 0
+    # When the audit began, by the database's clock: what cannot be bounded otherwise was before.
+    now: datetime = EPOCH
 
     def stream(self, query: str, values: Sequence[object] = (), size: int = 1000) -> Iterator[Any]:
         """Rows by and by, never all of them in memory."""
@@ -105,6 +107,8 @@ class Context:
             for number, name in self.sites.items()
             if (wanted is None or name in wanted) and (self.living is None or name in self.living)
         ]
+        row = self.connection.execute("SELECT now()").fetchone()
+        self.now = row[0] if row else EPOCH
         self._load_keys()
         rows = self.fleet.execute("SELECT at, target, checkpoint FROM restored ORDER BY at")
         self.restores = [Restore(*row) for row in rows]
@@ -120,10 +124,8 @@ class Context:
         """The restore by which the hub lost a checkpoint; None for one that it should have."""
         return next((one for one in self.restores if one.checkpoint < number and time <= one.at), None)
 
-    def across(self, measured: datetime | None, received: datetime) -> Restore | None:
+    def across(self, measured: datetime, received: datetime) -> Restore | None:
         """A restore that lies between a batch's first reading and its arrival."""
-        if measured is None:
-            return None
         return next((one for one in self.restores if measured <= one.at <= received), None)
 
     def remember(self, site: int, seen: Seen) -> None:
@@ -157,10 +159,8 @@ def moment(milliseconds: int) -> datetime:
     return EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def span(body: Body) -> tuple[datetime | None, datetime | None]:
-    """First and last time of a batch's readings."""
-    if not body.series:
-        return None, None
+def span(body: Body) -> Times:
+    """First and last time of a batch's readings, of which there is one at least."""
     return (
         moment(min(one.times[0] for one in body.series)),
         moment(max(one.times[-1] for one in body.series)),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 # What is kept one by one; beyond that, findings of one site and kind are counted together.
 MOST = 2000
@@ -14,26 +14,26 @@ MOST = 2000
 PATIENCE = 5.0
 FLEET = "-"
 """In place of a site: it concerns all of them."""
+Times = tuple[datetime, datetime]
+"""Two times between which it was, in either order: clocks are set back, and what was changed may have been they"""
 
 
 @dataclass(slots=True)
 class Finding:
     """Something that was changed. The times are those of the readings where they are known, else those of the
-    arrival at the hub; `count` is of readings, batches, leaves or checkpoints, as the kind says."""
+    arrival at the hub or of what is beside it; `count` is of readings, batches, leaves or checkpoints, as the kind
+    says."""
 
     site: str
     kind: str
     subject: str
     detail: str
-    first: datetime | None = None
-    last: datetime | None = None
+    first: datetime
+    last: datetime
     count: int = 1
 
-    def widen(self, first: datetime | None, last: datetime | None) -> None:
-        if first is not None:
-            self.first = first if self.first is None else min(self.first, first)
-        if last is not None:
-            self.last = last if self.last is None else max(self.last, last)
+    def widen(self, times: Times) -> None:
+        self.first, self.last = min(self.first, *times), max(self.last, *times)
 
 
 @dataclass
@@ -51,46 +51,38 @@ class Report:
         kind: str,
         subject: str,
         detail: str,
-        times: tuple[datetime | None, datetime | None] = (None, None),
+        times: Times,
         count: int = 1,
     ) -> None:
-        """Add a finding. What is found of one subject in two ways is one finding."""
+        """Add a finding, which always has a time. What is found of one subject in two ways is one finding."""
         if len(self.findings) >= MOST and (site, kind, subject) not in self.findings:
             subject, detail = "more", "more of this kind"
         one = self.findings.get((site, kind, subject))
         if one is None:
-            one = self.findings[site, kind, subject] = Finding(site, kind, subject, detail, count=0)
+            one = self.findings[site, kind, subject] = Finding(
+                site, kind, subject, detail, min(times), max(times), count=0
+            )
         elif detail not in one.detail and subject != "more":
             one.detail += f"; {detail}"
         one.count = one.count + count if subject == "more" else max(one.count, count)
-        one.widen(*times)
+        one.widen(times)
 
-    def explain(
-        self,
-        site: str,
-        kind: str,
-        detail: str,
-        times: tuple[datetime | None, datetime | None] = (None, None),
-        count: int = 1,
-    ) -> None:
+    def explain(self, site: str, kind: str, detail: str, times: Times, count: int = 1) -> None:
         """Something that looks odd and accuses nobody, by site and kind."""
         one = self.notes.get((site, kind))
         if one is None:
-            one = self.notes[site, kind] = Finding(site, kind, "", detail, count=0)
+            one = self.notes[site, kind] = Finding(site, kind, "", detail, min(times), max(times), count=0)
         one.count += count
-        one.widen(*times)
+        one.widen(times)
 
     def count(self, what: str, number: int = 1) -> None:
         self.checked[what] = self.checked.get(what, 0) + number
 
     def sorted_findings(self) -> list[Finding]:
-        return sorted(self.findings.values(), key=lambda one: (one.site, one.first or _NEVER, one.kind))
+        return sorted(self.findings.values(), key=lambda one: (one.site, one.first, one.kind))
 
     def sorted_notes(self) -> list[Finding]:
         return [self.notes[key] for key in sorted(self.notes)]
-
-
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Progress:

@@ -312,13 +312,15 @@ class _Retired:
     def check(self) -> None:
         for (site, year, month), missing in sorted(self._missing.items()):
             dropped = self._dropped[site, year, month]
+            first = datetime(year, month, 1, tzinfo=EPOCH.tzinfo)
             if missing > dropped:
                 self._context.report.find(
                     self._context.sites[site],
                     "reading-removed",
                     f"{year}-{month:02}",
                     f"retention dropped {dropped} readings of this month, and {missing} are missing",
-                    count=missing - dropped,
+                    (first, datetime(year + month // 12, month % 12 + 1, 1, tzinfo=EPOCH.tzinfo)),
+                    missing - dropped,
                 )
 
 

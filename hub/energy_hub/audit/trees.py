@@ -7,10 +7,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any
 
 from energy_hub.audit.context import Context, span
-from energy_hub.batch import BatchError, Body, read_body, read_envelope
+from energy_hub.audit.findings import Times
+from energy_hub.audit.neighbours import between, readings_of
 from energy_hub.evidence.checkpoint import Checkpoint, CheckpointError
 from energy_hub.evidence.leaves import HASH, Leaf
 from energy_hub.evidence.merkle import Frontier
@@ -57,6 +58,8 @@ class _Site:
         self.tree = Frontier()
         self.whole = True
         self.good: tuple[int, datetime | None] = (0, None)
+        # When the first leaf's batch came in, and the newest one's so far.
+        self.began: datetime | None = None
         self.arrived: datetime | None = None
         self.gone: Run | None = None
 
@@ -73,12 +76,13 @@ class _Site:
                     "leaf-removed",
                     f"leaf {self.tree.size}",
                     f"{missing} leaves before number {number} are missing",
-                    (self.arrived, received),
+                    (self.arrived or received, received),
                     missing,
                 )
                 # Without them there is no root that could be compared; the rest is still held against its batches.
                 self.whole = False
                 self.tree = Frontier(number)
+            self.began = self.began or received
             self.arrived = received
             self._check_batch((number, batch), stream, sequence, received, hashes[:HASH], row[6:])
             if self.whole:
@@ -103,7 +107,7 @@ class _Site:
             if size <= before:
                 detail = f"its tree of {size} leaves comes after one of {before}"
                 self.report.find(
-                    self.name, "tree-not-as-signed", f"checkpoint {number}", detail, (time, time)
+                    self.name, "tree-not-as-signed", f"checkpoint {number}", detail, self._span(None, time)
                 )
                 continue
             before = size
@@ -161,7 +165,7 @@ class _Site:
                 "tree-changed",
                 f"leaf {number}",
                 "the nodes above it are not made of what is below them",
-                (self.arrived, self.arrived),
+                self._span(self.arrived, self.arrived),
             )
 
     def _compare(self, checkpoint: int, size: int, root: bytes, time: datetime | None) -> None:
@@ -175,7 +179,7 @@ class _Site:
             f"checkpoint {checkpoint}",
             f"leaves from number {before} to {size - 1} are not those that the checkpoint was signed over:"
             " changed, reordered, inserted or replaced",
-            (since, time),
+            self._span(since or self.began, time or self.arrived),
             size - before,
         )
         # All later roots have this part in them.
@@ -196,9 +200,14 @@ class _Site:
                 "tree",
                 f"checkpoint {newest[0]} was signed over {newest[1]} leaves, there are {self.tree.size}:"
                 f" the last {missing} are gone",
-                (self.arrived, newest[3]),
+                self._span(self.arrived, newest[3]),
                 missing,
             )
+
+    def _span(self, first: datetime | None, last: datetime | None) -> Times:
+        """What is known of both; nothing is where leaves and checkpoints are gone: then it was before the audit."""
+        one = first or last or self.arrived or self.context.now
+        return first or one, last or one
 
     # Batches that are gone.
 
@@ -214,36 +223,20 @@ class _Site:
         run, self.gone = self.gone, None
         if run is None:
             return
-        before = self._neighbour(run.stream, run.first - 1)
-        after = self._neighbour(run.stream, run.last + 1)
-        first = span(before)[1] if before else None
-        last = span(after)[0] if after else None
         self.report.find(
             self.name,
             "batch-removed",
             run.subject(),
             f"came in from {run.since:%Y-%m-%dT%H:%M:%SZ} to {run.until:%Y-%m-%dT%H:%M:%SZ} and is gone",
-            (first or run.since, last or run.until),
+            between(self.context, self.site, run.stream, run.first, run.last, (run.since, run.until)),
             run.last - run.first + 1,
         )
 
-    def _neighbour(self, stream: bytes, sequence: int) -> Body | None:
-        """The readings of a batch beside those that are gone: between them lies what is missing."""
-        return self._body("site = %s AND stream = %s AND sequence = %s", (self.site, stream, sequence))
-
-    def _times(self, batch: int, received: datetime) -> tuple[datetime | None, datetime | None]:
+    def _times(self, batch: int, received: datetime) -> Times:
         """Those of a batch's readings, or else that of its arrival."""
-        body = self._body("id = %s", (batch,))
-        return span(body) if body is not None and body.series else (received, received)
-
-    def _body(self, where: LiteralString, values: tuple[object, ...]) -> Body | None:
-        row = self.context.connection.execute(f"SELECT content FROM batch WHERE {where}", values).fetchone()  # noqa: S608  (literals)
-        if row is None or row[0] is None:
-            return None
-        try:
-            return read_body(read_envelope(bytes(row[0])))
-        except BatchError:
-            return None
+        row = self.context.connection.execute("SELECT content FROM batch WHERE id = %s", (batch,)).fetchone()
+        body = readings_of(row[0]) if row is not None else None
+        return span(body) if body is not None else (received, received)
 
 
 def _time_of(text: str | None) -> datetime | None:

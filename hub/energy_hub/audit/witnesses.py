@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from energy_hub.audit.context import Context, Seen
 from energy_hub.evidence import merkle
@@ -127,7 +128,7 @@ def _check_one(context: Context, one: Witness, where: str, number: int | None, s
             "tree",
             f"the gateway has seen {one.tree.size} leaves signed at {one.body.time:%Y-%m-%dT%H:%M:%SZ},"
             f" there are {size}: the last {missing} are gone{UNTOLD}",
-            (_last_arrival(context, number), one.body.time),
+            (_arrival(context, number, "DESC") or one.body.time, one.body.time),
             missing,
         )
     else:
@@ -146,7 +147,7 @@ def _check_root(context: Context, one: Witness, number: int) -> None:
             "tree-not-as-witnessed",
             "tree",
             f"the gateway holds another root of the first {one.tree.size} leaves: the tree was made anew{UNTOLD}",
-            (None, one.body.time),
+            (_arrival(context, number, "ASC") or one.body.time, one.body.time),
             one.tree.size,
         )
 
@@ -171,8 +172,10 @@ def _check_checkpoint(context: Context, one: Witness) -> None:
         )
 
 
-def _last_arrival(context: Context, number: int | None) -> datetime | None:
+def _arrival(context: Context, number: int | None, order: Literal["ASC", "DESC"]) -> datetime | None:
+    """Of the batch of a site's first leaf, or of the last one."""
     row = context.connection.execute(
-        "SELECT received FROM leaf WHERE site = %s ORDER BY number DESC LIMIT 1", (number,)
+        f"SELECT received FROM leaf WHERE site = %s ORDER BY number {order} LIMIT 1",  # noqa: S608  (literals)
+        (number,),
     ).fetchone()
     return row[0] if row else None

@@ -26,6 +26,7 @@ from energy_hub.audit.context import Scope
 from energy_hub.audit.findings import Report
 from energy_hub.audit.verify import verify
 from energy_hub.evidence import leaves, step, witness
+from energy_hub.evidence.checkpoint import Checkpoint
 from energy_hub.evidence.keys import raw
 from energy_hub.store import Store
 from energy_hub.trust import check_statement
@@ -180,7 +181,7 @@ def kinds(report: Report) -> Found:
     return {(one.site, one.kind) for one in report.findings.values()}
 
 
-def only(report: Report, kind: str) -> tuple[str, datetime | None, datetime | None, int]:
+def only(report: Report, kind: str) -> tuple[str, datetime, datetime, int]:
     found = [one for one in report.findings.values() if one.kind == kind]
     assert len(found) == 1, report.findings
     return found[0].site, found[0].first, found[0].last, found[0].count
@@ -226,7 +227,29 @@ def reading(minute: int, second: int) -> str:
     return f"{A} AND time = '{at(minute, second).isoformat()}'"
 
 
-Case = tuple[tuple[str, ...], Found, str, tuple[datetime | None, datetime], int]
+Moment = datetime | Callable[[World], datetime]
+"""A time, or how to ask for it before anything is changed"""
+
+
+def of_arrival(sequence: int) -> Callable[[World], datetime]:
+    def ask(world: World) -> datetime:
+        query = "SELECT received FROM batch WHERE site = 1 AND sequence = %s"
+        received = world.database.one(query, sequence)
+        assert isinstance(received, datetime)
+        return received
+
+    return ask
+
+
+def of_checkpoint(number: int) -> Callable[[World], datetime]:
+    def ask(world: World) -> datetime:
+        body = world.database.one("SELECT body FROM checkpoint WHERE number = %s", number)
+        return Checkpoint(str(body), b"", b"").body().time
+
+    return ask
+
+
+Case = tuple[tuple[str, ...], Found, str, tuple[Moment, Moment], int]
 
 CASES: dict[str, Case] = {
     "a value": (
@@ -355,7 +378,7 @@ CASES: dict[str, Case] = {
         ),
         {("plant-a", "leaf-removed"), ("plant-a", "batch-removed")},
         "batch-removed",
-        (None, at(6)),
+        (at(4, 50), at(6)),
         1,
     ),
     "a batch removed, its readings left": (
@@ -369,7 +392,7 @@ CASES: dict[str, Case] = {
         (f"UPDATE batch SET content = set_byte(content, 70, get_byte(content, 70) # 1) WHERE {BATCH}",),
         {("plant-a", "batch-changed")},
         "batch-changed",
-        (at(0), at(0)),
+        (of_arrival(6), of_arrival(6)),
         1,
     ),
     "the number of a batch": (
@@ -383,14 +406,14 @@ CASES: dict[str, Case] = {
         (f"UPDATE batch SET received = received - interval '1 day' WHERE {BATCH}",),
         {("plant-a", "batch-changed")},
         "batch-changed",
-        (at(0), at(0)),
+        MINUTE_5,
         1,
     ),
     "the mark of an unreadable batch": (
         (f"UPDATE batch SET quarantined = true, readings = 0 WHERE {BATCH}",),
         {("plant-a", "batch-changed"), ("plant-a", "reading-inserted"), ("plant-a", "note-removed")},
         "batch-changed",
-        (at(0), at(0)),
+        MINUTE_5,
         1,
     ),
     "the unit of a point": (
@@ -417,36 +440,73 @@ CASES: dict[str, Case] = {
         ),
         {("plant-a", "tree-changed"), ("plant-a", "tree-not-as-signed")},
         "tree-not-as-signed",
-        (at(0), at(0)),
+        (of_checkpoint(1), of_checkpoint(2)),
         4,
     ),
     "a leaf's hash": (
         (f"UPDATE leaf SET hashes = set_byte(hashes, 3, get_byte(hashes, 3) # 1) WHERE {BATCH}",),
         {("plant-a", "batch-changed"), ("plant-a", "tree-changed"), ("plant-a", "tree-not-as-signed")},
         "tree-not-as-signed",
-        (at(0), at(0)),
+        (of_checkpoint(1), of_checkpoint(2)),
         4,
     ),
     "the text of a checkpoint": (
         ("UPDATE checkpoint SET body = replace(body, 'time 2', 'time 3') WHERE number = 2",),
         {("-", "checkpoint-changed")},
         "checkpoint-changed",
-        (at(0), at(0)),
+        (of_checkpoint(1), of_checkpoint(3)),
         1,
     ),
     "a checkpoint removed": (
         ("DELETE FROM checkpoint WHERE number = 2",),
         {("-", "checkpoint-removed")},
         "checkpoint-removed",
-        (at(0), at(0)),
+        (of_checkpoint(1), of_checkpoint(3)),
         1,
     ),
     "a root that a checkpoint was signed over": (
         ("UPDATE checkpoint_site SET root = sha256('x') WHERE site = 'plant-a' AND checkpoint = 2",),
         {("plant-a", "tree-not-as-signed"), ("-", "tree-not-as-signed")},
-        "",
-        (at(0), at(0)),
-        0,
+        "tree-not-as-signed",
+        (of_checkpoint(1), of_checkpoint(2)),
+        1,
+    ),
+    "the whole text of a checkpoint": (
+        ("UPDATE checkpoint SET body = 'x' WHERE number = 2",),
+        {("-", "checkpoint-changed")},
+        "checkpoint-changed",
+        (of_checkpoint(1), of_checkpoint(3)),
+        1,
+    ),
+    "the first checkpoint removed": (
+        ("DELETE FROM checkpoint WHERE number = 1",),
+        {("-", "checkpoint-removed")},
+        "checkpoint-removed",
+        (of_checkpoint(2), of_checkpoint(2)),
+        1,
+    ),
+    "the first leaf removed": (
+        ("DELETE FROM leaf WHERE site = 1 AND number = 0",),
+        {("plant-a", "leaf-removed"), ("plant-a", "batch-inserted")},
+        "leaf-removed",
+        (of_arrival(2), of_arrival(2)),
+        1,
+    ),
+    "a leaf's hash before the first checkpoint": (
+        (
+            "UPDATE leaf SET hashes = set_byte(hashes, 3, get_byte(hashes, 3) # 1) WHERE site = 1 AND number = 0",
+        ),
+        {("plant-a", "batch-changed"), ("plant-a", "tree-changed"), ("plant-a", "tree-not-as-signed")},
+        "tree-not-as-signed",
+        (of_arrival(1), of_checkpoint(1)),
+        4,
+    ),
+    "all leaves removed": (
+        ("DELETE FROM leaf WHERE site = 1",),
+        {("plant-a", "tail-cut"), ("plant-a", "batch-inserted")},
+        "tail-cut",
+        (of_checkpoint(3), of_checkpoint(3)),
+        12,
     ),
     "the end of the tree": (
         (
@@ -457,7 +517,7 @@ CASES: dict[str, Case] = {
         ),
         {("plant-a", "tail-cut")},
         "tail-cut",
-        (at(0), at(0)),
+        (of_arrival(10), of_checkpoint(3)),
         2,
     ),
 }
@@ -550,16 +610,12 @@ def test_notes_of_odd_things_are_not_taken_out_unseen(world: World, case: str) -
 @pytest.mark.parametrize("case", CASES)
 def test_tampering_is_found_and_named(world: World, case: str) -> None:
     statements, expected, kind, times, count = CASES[case]
+    wanted = [one(world) if callable(one) else one for one in times]
     world.tamper(*statements)
     report = world.audit()
     assert kinds(report) == expected
-    if not kind:
-        return
     found = [one for one in report.findings.values() if one.kind == kind]
-    first = min(one.first for one in found if one.first is not None) if found[0].first else None
-    last = max(one.last for one in found if one.last is not None) if found[0].last else None
-    if times[0] != at(0) or times[1] != at(0):
-        assert (first, last) == times
+    assert [min(one.first for one in found), max(one.last for one in found)] == wanted
     assert found[0].count == count
     # With one site only in view, another site is not accused.
     other = world.audit(sites=frozenset(["plant-b"]))
@@ -694,8 +750,6 @@ def test_tail_that_is_gone_with_all_that_the_hub_signed_over_it(world: World) ->
     site, first, last, count = only(report, "tail-cut")
     arrived = world.database.one("SELECT max(received) FROM batch WHERE site = 1")
     assert (site, first, count) == ("plant-a", arrived, 4)
-    assert last is not None
-    assert first is not None
     assert last > first
 
 
@@ -791,7 +845,12 @@ def test_stream_that_was_shortened_alone(world: World) -> None:
         f"DELETE FROM leaf WHERE {BATCH.replace('6', '12')}",
         f"DELETE FROM batch WHERE {BATCH.replace('6', '12')}",
     )
-    assert {("plant-a", "batch-removed"), ("plant-a", "tail-cut")} == kinds(world.audit())
+    report = world.audit()
+    assert {("plant-a", "batch-removed"), ("plant-a", "tail-cut")} == kinds(report)
+    _, first, last, _ = only(report, "batch-removed")
+    # There is no batch after it: all that is known is that it was measured before now.
+    assert first == at(10, 50)
+    assert timedelta() <= datetime.now(UTC) - last < timedelta(hours=1)
 
 
 def test_batch_that_was_never_received(world: World) -> None:

@@ -128,8 +128,9 @@ def test_a_month_that_somebody_calls_retired_is_found_out(old: Fleet) -> None:
         connection.execute(
             "DELETE FROM reading WHERE time >= '2026-02-01Z' AND time < '2026-03-01Z' AND point = 1"
         )
-    details = [one.detail for one in audit(old).findings.values()]
-    assert details == ["retention dropped 3 readings of this month, and 11 are missing"]
+    found = [(one.detail, one.first, one.last) for one in audit(old).findings.values()]
+    text = "retention dropped 3 readings of this month, and 11 are missing"
+    assert found == [(text, datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC))]
 
 
 def test_what_comes_late_of_a_retired_month_is_kept_and_spoils_no_rollup(old: Fleet) -> None:
