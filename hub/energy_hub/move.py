@@ -24,6 +24,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from energy_hub.config import Databases
+from energy_hub.evidence.leaves import keep_removed
 from energy_hub.evidence.step import LOCK as CHECKPOINT_LOCK
 from energy_hub.shards import GONE, check_name, move_lock
 from energy_hub.store import CHAIN_BROKEN
@@ -393,6 +394,8 @@ class _Move:
                 self.source.execute("SELECT FROM site WHERE id = %s FOR UPDATE", (self.there,))
                 self.source.execute("UPDATE site SET here = false WHERE id = %s", (self.there,))
             try:
+                # What was removed is evidence, and comes along as that.
+                keep_removed(self.source, self.there)
                 self._pass()
                 with self.target.transaction():
                     self._copy_rest()
@@ -477,7 +480,9 @@ class _Move:
             (self.there,),
         ).fetchall()
         self.target.execute(
-            "INSERT INTO leaf_due (batch) SELECT b.id FROM unnest(%s::bytea[], %s::bigint[]) AS t (stream, sequence)"
+            "INSERT INTO leaf_due (batch, site, stream, sequence, received)"
+            " SELECT b.id, b.site, b.stream, b.sequence, b.received"
+            " FROM unnest(%s::bytea[], %s::bigint[]) AS t (stream, sequence)"
             " JOIN batch b ON b.site = %s AND b.stream = t.stream AND b.sequence = t.sequence",
             ([stream for stream, _ in rows], [number for _, number in rows], self.here),
         )
@@ -582,6 +587,7 @@ def _purge(connection: psycopg.Connection, site: str) -> bool:
         for table, where in (
             ("touched", of_batches),
             ("leaf_due", of_batches),
+            ("leaf_due", "WHERE site = %s"),
             ("leaf", "WHERE site = %s"),
             ("stream", "WHERE site = %s"),
             ("evidence", "WHERE site = %s"),

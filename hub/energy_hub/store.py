@@ -317,8 +317,9 @@ class Store:
                 FROM sent
                 ORDER BY site, stream, sequence
                 ON CONFLICT (site, stream, sequence) DO NOTHING
-                RETURNING site, stream, sequence, digest, id, chain
-                ), due AS (INSERT INTO leaf_due (batch) SELECT id FROM inserted)
+                RETURNING site, stream, sequence, digest, id, chain, received
+                ), due AS (INSERT INTO leaf_due (batch, site, stream, sequence, received)
+                           SELECT id, site, stream, sequence, received FROM inserted)
                 SELECT site, stream, sequence, digest, id, chain FROM inserted
                 """,
                 (

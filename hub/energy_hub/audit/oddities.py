@@ -3,7 +3,10 @@
 
 They are in no tree. But each of them says something that another place has to say as well: a second value stands in its
 batch, a fork's second batch in quarantine, and what could not be read is a batch with that mark. Who takes a row out of
-one place has to know of the others; and who takes out a fork's note and its second batch together goes unseen."""
+one place has to know of the others; and who takes out a fork's note and its second batch together goes unseen.
+
+What is due for a tree is here as well: a batch that is gone before it came into one is in leaf_due, and in evidence as
+soon as the next checkpoint has missed it."""
 
 from __future__ import annotations
 
@@ -14,13 +17,23 @@ from itertools import groupby
 from typing import Any
 
 from energy_hub.audit.context import EPOCH, Context
+from energy_hub.audit.findings import FLEET
+from energy_hub.audit.neighbours import beside, between
 from energy_hub.audit.trees import name
 from energy_hub.batch import BatchError, Body, Envelope, read_body, read_envelope
 from energy_hub.trust import batch_is_signed_by
 
+_CAME_IN = re.compile(r"came in at (\S+Z) ")
 _SECOND = re.compile(r"then ([0-9a-f]{64})\b")
 
 _FORKS = "SELECT site, stream, sequence, found, detail FROM evidence WHERE kind = 'fork' AND site = ANY(%s)"
+
+_REMOVED = "SELECT site, stream, sequence, found, detail FROM evidence WHERE kind = 'batch-removed' AND site = ANY(%s)"
+
+_DUE_AND_GONE = """
+SELECT d.batch, s.id, d.stream, d.sequence, d.received FROM leaf_due d LEFT JOIN site s ON s.id = d.site
+WHERE NOT EXISTS (SELECT FROM batch b WHERE b.id = d.batch) AND (s.id IS NULL OR s.id = ANY(%s))
+"""
 
 _QUARANTINE = """
 SELECT s.id, q.digest, q.signed, q.size, q.first_seen, q.content,
@@ -63,6 +76,8 @@ def check(context: Context) -> None:
     _check_unreadable(context)
     _check_units(context)
     _check_conflicts(context)
+    _check_removed(context)
+    _check_due(context)
 
 
 def _check_forks(context: Context) -> dict[tuple[int, bytes], datetime]:
@@ -193,3 +208,33 @@ def _held(content: bytes) -> dict[tuple[str, float], tuple[float | None, int]]:
                 found[series.point, time] = (None if null else next(values), code)
             at += length
     return found
+
+
+def _check_removed(context: Context) -> None:
+    """Batches that a checkpoint has missed: nothing else tells of one whose number was taken out of its stream, too."""
+    for site, stream, sequence, found, detail in context.stream(_REMOVED, (context.chosen,)):
+        arrival = _arrival(detail, found)
+        times = between(context, site, bytes(stream), sequence, sequence, (arrival, arrival))
+        subject, text = name(bytes(stream), sequence), f"{detail}, as table evidence says"
+        context.report.find(context.sites[site], "batch-removed", subject, text, times)
+
+
+def _arrival(detail: str, found: datetime) -> datetime:
+    text = _CAME_IN.search(detail)
+    try:
+        return datetime.fromisoformat(text[1]) if text else found
+    except ValueError:
+        # Somebody has changed the note.
+        return found
+
+
+def _check_due(context: Context) -> None:
+    """Batches that the next checkpoint is going to miss."""
+    for batch, site, stream, sequence, received in context.stream(_DUE_AND_GONE, (context.chosen,)):
+        if site is None or stream is None:
+            text = "was due for a tree and is gone; whose it was is not known"
+            context.report.find(FLEET, "batch-removed", f"batch number {batch}", text, beside(context, batch))
+            continue
+        text = f"came in at {received:%Y-%m-%dT%H:%M:%SZ}, was due for its site's tree and is gone"
+        times = between(context, site, bytes(stream), sequence, sequence, (received, received))
+        context.report.find(context.sites[site], "batch-removed", name(bytes(stream), sequence), text, times)

@@ -24,7 +24,7 @@ def checkpoint(
     interval: float,
     shards: Sequence[step.Shard] = (),
 ) -> bool:
-    """One step, and a time stamp when one is due; false when something of it failed, which is told."""
+    """One step, and a time stamp when one is due; false when something of it failed or was missing, which is told."""
     try:
         done = step.run(connection, key, shards=shards)
     except (step.StepError, LookupError) as error:
@@ -36,8 +36,10 @@ def checkpoint(
     log.info(
         "checkpoint %d: %d batches came into the trees of %d sites", done.number, done.leaves, done.sites
     )
+    # What is missing was told in lines of its own, and is in table evidence or still due.
+    whole = done.missing == 0
     if authority is None or not stamps.is_due(connection, authority, interval):
-        return True
+        return whole
     try:
         moment = stamps.stamp(connection, done.number, done.checkpoint.digest, authority)
     except stamps.StampError as error:
@@ -45,4 +47,4 @@ def checkpoint(
         log.error("ERR time stamp of checkpoint %d: %s", done.number, error)  # noqa: TRY400  (as above)
         return False
     log.info("checkpoint %d: stamped by %s at %s", done.number, authority.url, f"{moment:%Y-%m-%dT%H:%M:%SZ}")
-    return True
+    return whole

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 import psycopg
@@ -121,32 +122,75 @@ def frontiers(connection: psycopg.Connection, sites: Mapping[int, int]) -> dict[
 
 def take_due(connection: psycopg.Connection) -> list[Due]:
     """Batches that are due, in the order of their numbers within each site, and due no more."""
-    taken = [
-        batch
-        for (batch,) in connection.execute(
-            # Those of a site that has gone to another database become leaves there.
-            "DELETE FROM leaf_due WHERE batch IN (SELECT d.batch FROM leaf_due d LEFT JOIN batch b ON b.id = d.batch"
-            " LEFT JOIN site s ON s.id = b.site WHERE s.here IS NOT FALSE ORDER BY d.batch LIMIT %s)"
-            " RETURNING batch",
-            (SLICE,),
-        )
-    ]
     rows = connection.execute(
-        "SELECT b.id, b.site, s.name, b.stream, b.sequence, b.digest, k.public, b.received, b.readings,"
-        " b.quarantined FROM batch b JOIN site s ON s.id = b.site JOIN site_key k ON k.id = b.key"
-        " WHERE b.id = ANY(%s) ORDER BY b.site, b.id",
-        (taken,),
+        # Those of a site that has gone to another database become leaves there. One that is not here stays due, and
+        # so does one that no key is known of: keep_removed() and count_stuck() tell of them.
+        "WITH taken AS (DELETE FROM leaf_due WHERE batch IN (SELECT d.batch FROM leaf_due d"
+        " JOIN batch b ON b.id = d.batch JOIN site s ON s.id = b.site JOIN site_key k ON k.id = b.key"
+        " WHERE s.here ORDER BY d.batch LIMIT %s) RETURNING batch)"
+        " SELECT b.id, b.site, s.name, b.stream, b.sequence, b.digest, k.public, b.received, b.readings,"
+        " b.quarantined FROM taken t JOIN batch b ON b.id = t.batch JOIN site s ON s.id = b.site"
+        " JOIN site_key k ON k.id = b.key ORDER BY b.site, b.id",
+        (SLICE,),
     ).fetchall()
-    missing = set(taken) - {row[0] for row in rows}
-    if missing:
-        numbers = ", ".join(map(str, sorted(missing)[:10]))
-        log.error(
-            "ERR evidence: %d batches were removed before they came into a tree: %s", len(missing), numbers
-        )
     return [
         Due(batch, site, Leaf(name, bytes(stream), sequence, bytes(digest), bytes(key), *rest))
         for batch, site, name, stream, sequence, digest, key, *rest in rows
     ]
+
+
+def keep_removed(connection: psycopg.Connection, moving: int | None = None) -> int:
+    """Keep as evidence which batches were removed before they came into a tree, tell them to the log, and say how many.
+    Those of the sites that live here, or of the one that is moving."""
+    rows = connection.execute(
+        """
+        WITH gone AS (
+            DELETE FROM leaf_due d USING site s
+            WHERE s.id = d.site AND CASE WHEN %(moving)s::int IS NULL THEN s.here ELSE s.id = %(moving)s::int END
+                  AND NOT EXISTS (SELECT FROM batch b WHERE b.id = d.batch)
+            RETURNING d.site, s.name, d.stream, d.sequence,
+                      to_char(d.received AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS received
+        ), kept AS (
+            INSERT INTO evidence (site, kind, stream, sequence, detail)
+            SELECT site, 'batch-removed', stream, sequence,
+                   'came in at ' || received || ' and was removed before it came into a tree'
+            FROM gone ORDER BY site, stream, sequence
+        )
+        SELECT name, stream, sequence, received FROM gone ORDER BY name, received, sequence
+        """,
+        {"moving": moving},
+    ).fetchall()
+    for site, group in groupby(rows, key=lambda row: row[0]):
+        removed = list(group)
+        _, stream, sequence, received = removed[0]
+        log.error(
+            "ERR evidence: site %s: %d batches were removed before they came into a tree, the first of them stream %s"
+            " sequence %d, which came in at %s; run energy-audit verify",
+            site,
+            len(removed),
+            bytes(stream).hex(),
+            sequence,
+            received,
+        )
+    return len(rows)
+
+
+def count_stuck(connection: psycopg.Connection) -> int:
+    """Say how many batches are due and stay so, since their site or their key is unknown, and tell them to the log."""
+    rows = connection.execute(
+        "SELECT d.batch FROM leaf_due d LEFT JOIN batch b ON b.id = d.batch"
+        " LEFT JOIN site s ON s.id = coalesce(b.site, d.site) LEFT JOIN site_key k ON k.id = b.key"
+        " WHERE s.id IS NULL OR (s.here AND b.id IS NOT NULL AND k.id IS NULL) ORDER BY d.batch"
+    ).fetchall()
+    if rows:
+        numbers = ", ".join(str(batch) for (batch,) in rows[:10])
+        log.error(
+            "ERR evidence: %d batches that are due for a tree have no site or no key any more: numbers %s;"
+            " run energy-audit verify",
+            len(rows),
+            numbers,
+        )
+    return len(rows)
 
 
 def append(connection: psycopg.Connection, due: Iterable[Due], trees: Mapping[int, Frontier]) -> None:

@@ -27,6 +27,8 @@ class Done:
     number: int
     leaves: int
     sites: int
+    # Batches that were due and are gone, or cannot be taken: the log has told which.
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,18 @@ def run(
     """Add leaves and sign; None when another process is doing that. The connection must be in autocommit mode; it is
     that of the database which has the checkpoints. Sites are in the same one, or in `shards`: of one that is not among
     them the trees stay what they were.
-    Cut at any instant it has lost nothing: leaves come in transactions of their own, and a checkpoint in one."""
+    Cut at any instant it has lost nothing: leaves come in transactions of their own, and a checkpoint in one. Batches
+    that were due and are gone keep nobody from signing what is there."""
     if connection.execute(f"SELECT pg_try_advisory_lock({LOCK})").fetchone() != (True,):
         return None
     try:
         shards = shards or [Shard(connection)]
         added = sum(_grow(one.connection) for one in shards)
+        missing = sum(
+            leaves.keep_removed(one.connection) + leaves.count_stuck(one.connection) for one in shards
+        )
         checkpoint, number, sites = _sign(connection, key, now or datetime.now(UTC), shards)
-        return Done(checkpoint, number, added, sites)
+        return Done(checkpoint, number, added, sites, missing)
     finally:
         if not connection.closed:
             connection.execute(f"SELECT pg_advisory_unlock({LOCK})")

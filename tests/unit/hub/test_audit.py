@@ -853,6 +853,68 @@ def test_stream_that_was_shortened_alone(world: World) -> None:
     assert timedelta() <= datetime.now(UTC) - last < timedelta(hours=1)
 
 
+REMOVE_13 = (
+    "DELETE FROM reading WHERE batch = (SELECT id FROM batch WHERE site = 1 AND sequence = 13)",
+    "DELETE FROM batch WHERE site = 1 AND sequence = 13",
+    "UPDATE stream SET committed = committed - int8multirange(int8range(13, 14)) WHERE site = 1",
+)
+
+
+def test_batch_that_is_removed_before_it_came_into_a_tree(world: World, tmp_path: Path) -> None:
+    """Its row goes, and its number in the stream too: until the checkpoint leaf_due knows of it, then evidence does."""
+    gateway = copy.copy(world.gateways["plant-a"])
+    payloads = [gateway.batch(content(20)), gateway.batch(content(21))]
+    resend(world, payloads[:1])
+    received = of_arrival(13)(world)
+    world.tamper(*REMOVE_13)
+    found = {}
+    for step_ in ("due", "evidence"):
+        report = world.audit(witnesses=world.witnesses())
+        assert kinds(report) == {("plant-a", "batch-removed")}
+        (one,) = report.findings.values()
+        found[step_] = one.detail
+        assert one.subject == "stream 0101010101010101 sequence 13"
+        # None came after it, so that it is the arrival that bounds it.
+        assert one.first == at(11, 50)
+        assert timedelta() <= received - one.last < timedelta(milliseconds=1)
+        if step_ == "due":
+            checkpoint(world.database, tmp_path)
+    assert "was due for its site's tree and is gone" in found["due"]
+    assert "before it came into a tree, as table evidence says" in found["evidence"]
+    assert world.database.one("SELECT count(*) FROM leaf_due") == 0
+    resend(world, payloads[1:])
+    checkpoint(world.database, tmp_path)
+    report = world.audit()
+    assert kinds(report) == {("plant-a", "batch-removed")}
+    assert only(report, "batch-removed") == ("plant-a", at(11, 50), at(21), 1)
+    assert world.audit(sites=frozenset(["plant-b"])).findings == {}
+
+
+def test_note_of_a_removed_batch_that_was_made_unreadable_has_a_time(world: World, tmp_path: Path) -> None:
+    gateway = copy.copy(world.gateways["plant-a"])
+    resend(world, [gateway.batch(content(20))])
+    world.tamper(*REMOVE_13)
+    checkpoint(world.database, tmp_path)
+    found = world.database.one("SELECT found FROM evidence WHERE kind = 'batch-removed'")
+    for detail in ("nothing", "came in at 2026-13-01T00:00:00Z and was removed"):
+        world.tamper(f"UPDATE evidence SET detail = '{detail}' WHERE kind = 'batch-removed'")
+        assert only(world.audit(), "batch-removed") == ("plant-a", at(11, 50), found, 1)
+
+
+def test_batch_that_is_due_and_of_which_nobody_knows_whose_it_was(world: World) -> None:
+    """A worker of the release before has noted it by its number alone. It stays due, and is told of again and again."""
+    world.tamper("INSERT INTO leaf_due (batch) VALUES (999999)")
+    newest = world.database.one("SELECT max(received) FROM batch")
+    for _ in range(2):
+        site, first, last, _count = only(world.audit(), "batch-removed")
+        assert (site, first) == ("-", newest)
+        assert last > first
+        with world.database.connect("energy_ingest") as connection:
+            done = step.run(connection, HUB)
+        assert done is not None
+        assert (done.leaves, done.missing) == (0, 1)
+
+
 def test_batch_that_was_never_received(world: World) -> None:
     """Inserted with the gateway's key, and put into no tree."""
     payload = world.gateways["plant-a"].batch(content(20))

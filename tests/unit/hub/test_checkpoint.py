@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from energy_hub import cli
+from energy_hub import cli, migrate
 from energy_hub.commands import tools
 from energy_hub.evidence import keys, leaves, merkle, step, witness
 from energy_hub.evidence.checkpoint import Checkpoint, CheckpointError, SiteTree, fleet_root, site_leaf
@@ -161,6 +161,94 @@ def test_clock_that_was_set_back_does_not_turn_time_round(database: Database, st
     now = datetime(2026, 1, 1, tzinfo=UTC)
     take(database, now)
     assert take(database, now - timedelta(days=1)).checkpoint.body().time == now
+
+
+def test_a_batch_that_was_removed_before_it_came_into_a_tree_is_kept_as_evidence_and_told(
+    database: Database, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "checkpoint.key"
+    assert cli.main(["checkpoint-key", "--key", str(key)]) == tools.OK
+    fill(store, "plant-a", 4)
+    fill(store, "plant-b", 1)
+    with database.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("DELETE FROM batch WHERE sequence IN (2, 3)")
+    command = ["checkpoint", "--database", database.conninfo("energy_ingest"), "--key", str(key)]
+    assert cli.main(command) == tools.FAILED
+    out = capsys.readouterr().out
+    assert "ERR evidence: site plant-a: 2 batches were removed before they came into a tree" in out
+    assert "sequence 2, which came in at " in out
+    # What is there is signed nevertheless.
+    assert "checkpoint 1: 3 batches came into the trees of 2 sites" in out
+    kept = database.rows(
+        "SELECT s.name, e.kind, e.sequence, e.stream FROM evidence e JOIN site s ON s.id = e.site ORDER BY e.id"
+    )
+    stream = database.one("SELECT stream FROM batch WHERE site = 1 LIMIT 1")
+    assert kept == [("plant-a", "batch-removed", number, stream) for number in (2, 3)]
+    assert database.one("SELECT count(*) FROM leaf_due") == 0
+    # It is told once; the evidence stays.
+    assert cli.main(command) == tools.OK
+    assert "ERR evidence" not in capsys.readouterr().out
+    assert len(database.rows("SELECT FROM evidence")) == 2
+
+
+def test_a_removed_batch_stays_due_when_it_cannot_be_kept_as_evidence(
+    database: Database, store: Store
+) -> None:
+    fill(store, "plant-a", 2)
+    with database.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("DELETE FROM batch WHERE sequence = 2")
+        owner.execute("REVOKE INSERT ON evidence FROM energy_ingest")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            take(database)
+        assert database.one("SELECT count(*) FROM leaf_due") == 1
+        owner.execute("GRANT INSERT ON evidence TO energy_ingest")
+    assert take(database).missing == 1
+    assert database.one("SELECT count(*) FROM leaf_due") == 0
+
+
+def test_a_batch_whose_key_is_gone_stays_due(
+    database: Database, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(store, "plant-a", 2)
+    with database.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("UPDATE batch SET key = key + 100 WHERE sequence = 2")
+        done = take(database)
+        assert (done.leaves, done.missing) == (1, 1)
+        assert "1 batches that are due for a tree have no site or no key any more: numbers 2" in caplog.text
+        owner.execute("UPDATE batch SET key = key - 100 WHERE sequence = 2")
+    done = take(database)
+    assert (done.leaves, done.missing) == (1, 0)
+
+
+def test_what_is_due_when_the_schema_is_brought_up_says_whose_it_is(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = migrate.shipped()
+    with empty_database.connect("energy_migrate") as connection:
+        monkeypatch.setattr(migrate, "shipped", lambda: [one for one in every if one.number < 61])
+        list(migrate.apply(connection))
+        connection.execute("INSERT INTO site (name) VALUES ('plant-a')")
+        connection.execute(
+            "INSERT INTO site_key (site, public, statement, certificate, fingerprint, not_after)"
+            " VALUES (1, decode(repeat('01', 32), 'hex'), 's', 'c', 'f', '2030-01-01Z')"
+        )
+        connection.execute(
+            "INSERT INTO batch (site, stream, sequence, digest, previous, signature, key, size, readings, chain)"
+            " VALUES (1, '\\x0102030405060708', 7, decode(repeat('01', 32), 'hex'), decode(repeat('00', 32), 'hex'),"
+            " decode(repeat('01', 64), 'hex'), 1, 0, 0, 1)"
+        )
+        # The second one was removed before.
+        connection.execute("INSERT INTO leaf_due (batch) VALUES (1), (2)")
+        monkeypatch.setattr(migrate, "shipped", lambda: every)
+        list(migrate.apply(connection))
+        rows = connection.execute(
+            "SELECT d.batch, d.site, d.stream, d.sequence, d.received = b.received FROM leaf_due d"
+            " LEFT JOIN batch b ON b.id = d.batch ORDER BY d.batch"
+        ).fetchall()
+    assert rows == [(1, 1, b"\1\2\3\4\5\6\7\x08", 7, True), (2, None, None, None, None)]
 
 
 def test_nothing_is_signed_over_a_tail_that_is_gone(database: Database, store: Store) -> None:

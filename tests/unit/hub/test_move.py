@@ -234,6 +234,32 @@ def test_its_tree_and_the_fleets_checkpoints_go_on(plant: Plant) -> None:
         assert [site for site, _ in witness.messages(north, south)] == [SITE]
 
 
+def test_what_was_removed_before_it_came_into_a_tree_comes_along_as_evidence(plant: Plant) -> None:
+    north, south = plant.shards.databases["north"], plant.shards.databases["south"]
+    removal = (
+        "DELETE FROM batch WHERE id = (SELECT max(d.batch) FROM leaf_due d JOIN batch b ON b.id = d.batch)"
+        " RETURNING stream, sequence"
+    )
+    with north.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        removed = owner.execute(removal).fetchone()
+    plant.move("south")
+    kept = "SELECT stream, sequence FROM evidence WHERE kind = 'batch-removed'"
+    assert north.rows(kept) == south.rows(kept) == [removed]
+    # What is due in the new database says there, too, whose it is.
+    with south.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        gone = owner.execute(removal).fetchone()
+    plant.checkpoint()
+    assert south.rows(f"{kept} ORDER BY id") == [removed, gone]
+    # A copy that somebody has taken a batch from is purged as a whole.
+    with north.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute(removal)
+    purge_site(plant.databases, SITE, print)
+    assert north.one("SELECT count(*) FROM leaf_due") == 0
+
+
 def test_a_worker_that_comes_too_late_is_refused(plant: Plant) -> None:
     store = plant.store("north")
     signed = examine(store, SITE, plant.next(), 1_000_000)
