@@ -16,12 +16,10 @@ import json
 import logging
 import threading
 import time
-import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import psycopg
 from cryptography import x509
@@ -32,7 +30,7 @@ from energy_hub.evidence import witness
 from energy_hub.figures import LET_GO, REFUSED, STATUS, UNREADABLE, UNTRUSTED, WAITED, Figures, over_quota
 from energy_hub.gaps import MOST_RANGES
 from energy_hub.link import BrokerLink, Inbox, Message
-from energy_hub.logs import Throttle
+from energy_hub.logs import Throttle, place
 from energy_hub.notify import notify
 from energy_hub.pipeline import (
     ROOT,
@@ -315,8 +313,7 @@ class Worker:
     def _fault(self, what: str, error: Exception) -> str:
         """A fault of this program that one message has brought out; what is to be told of it. The worker must not end
         by it: the message would come again, end it again, and every site would wait."""
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{error!r} at {Path(at.filename).name}:{at.lineno}"
+        text = place(error)
         self._say((what, "fault"), "ERR fault of ingest: %s: %s; passed over, please report it", what, text)
         return text
 

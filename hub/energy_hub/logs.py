@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Hashable
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -52,6 +53,12 @@ def to_file(text: str) -> None:
     for handler in log.handlers:
         if isinstance(handler, WatchedFileHandler):
             handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
+
+
+def place(error: BaseException) -> str:
+    """An exception that nobody has foreseen, in one line: what it is, and where it was raised."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error!r} at {Path(at.filename).name}:{at.lineno}"
 
 
 class Throttle:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from energy_hub import config, description, logs, migrate, move, partitions, rollup, shards
+from energy_hub import config, description, logs, migrate, move, partitions, rollup, shards, threads
 from energy_hub.commands import tools
 from energy_hub.databases import CONFIG, configured, trouble
 from energy_hub.evidence.step import latest_sites
@@ -132,6 +132,7 @@ def _rollup(options: argparse.Namespace) -> int:
                     batches += done
         print(f"counted {batches} batches" + (f"; days again: {', '.join(moved)}" if moved else ""))
         return tools.OK
+    threads.end_together()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -139,15 +140,17 @@ def _rollup(options: argparse.Namespace) -> int:
     if several is None:
         rollup.follow(options.database or f"dbname=energy user={options.role}", options.every, stop)
         return tools.OK
-    threads = [
+    followers = [
         threading.Thread(
-            target=rollup.follow, args=(several.conninfo(name, options.role), options.every, stop)
+            target=rollup.follow,
+            args=(several.conninfo(name, options.role), options.every, stop),
+            name=f"rollup-{name}",
         )
         for name in several.conninfos
     ]
-    for one in threads:
+    for one in followers:
         one.start()
-    for one in threads:
+    for one in followers:
         one.join()
     return tools.OK
 

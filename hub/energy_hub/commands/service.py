@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from energy_hub import config, ingest, lanes, link, logs, revocation
+from energy_hub import config, ingest, lanes, link, logs, revocation, threads
 from energy_hub.commands import tools
 from energy_hub.databases import trouble
 from energy_hub.evidence import commands as evidence_commands
@@ -86,6 +86,7 @@ def _ingest(options: argparse.Namespace) -> int:
     if options.check:
         return tools.OK
     logs.set_up(settings.log, for_journal=not sys.stdout.isatty())
+    threads.end_together()
     make = ingest.Worker if settings.databases is None else lanes.Router
     worker = make(settings, authorities, revocations)
     figures = _serve_metrics(settings, worker, revocations)
