@@ -9,11 +9,13 @@ import socket
 import ssl
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -93,6 +95,25 @@ class Inbox:
             )
 
 
+class _Client(mqtt.Client):
+    """The library ends its thread at a message that it takes for malformed and that the broker has let through, for
+    instance with U+FEFF in a property. Such a message would come again with every connection, and end each."""
+
+    on_malformed: Callable[[str, str], None]
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        try:
+            return super()._handle_publish()
+        except MalformedPacket as error:
+            packet = bytes(self._in_packet["packet"])
+            end = 2 + int.from_bytes(packet[:2], "big")
+            self.on_malformed(packet[2:end].decode("utf-8", "replace"), str(error))
+            # Behind the topic, and with QoS 1 only.
+            mid = int.from_bytes(packet[end : end + 2], "big")
+            is_receipted = self._in_packet["command"] & 6 == 2
+            return self.ack(mid, 1) if is_receipted else MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
 class BrokerLink:
     """A connection to one broker, which comes back by itself; what it brings goes into the inbox of all."""
 
@@ -111,7 +132,7 @@ class BrokerLink:
         self.unacknowledged = 0
         self._counting = threading.Lock()
         self.subscribed = threading.Event()
-        client = mqtt.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=broker.client_id,
             protocol=mqtt.MQTTv5,
@@ -128,6 +149,7 @@ class BrokerLink:
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_malformed = self._on_malformed
         self._client = client
 
     def start(self) -> None:
@@ -251,13 +273,22 @@ class BrokerLink:
             self.received += 1
             self.dropped += is_dropped
             self.unacknowledged += found.qos == 1
-        if not is_dropped:
+        if is_dropped:
+            self._say_dropped(topic, "a batch with QoS 0, and QoS 1 is asked for")
+        else:
             self._inbox.put(found)
-            return
-        held = self._dropped(topic)
+
+    def _on_malformed(self, topic: str, why: str) -> None:
+        with self._counting:
+            self.received += 1
+            self.dropped += 1
+        self._say_dropped(topic, f"the MQTT library cannot read it: {why}")
+
+    def _say_dropped(self, topic: str, why: str) -> None:
+        held = self._dropped((topic, why))
         if held is not None:
             more = f" (and {held} more like it before)" if held else ""
-            log.error("ERR dropped: %s: a batch with QoS 0, and QoS 1 is asked for%s", topic, more)
+            log.error("ERR dropped: %s: %s%s", topic, why, more)
 
 
 class _Context(ssl.SSLContext):

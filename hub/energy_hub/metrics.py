@@ -117,7 +117,7 @@ class _Collector(Collector):
         )
         dropped = CounterMetricFamily(
             f"{PREFIX}_broker_dropped_messages",
-            "Of those, batches with QoS 0, which nobody looks at",
+            "Of those, what nobody looks at: batches with QoS 0, and what the MQTT library cannot read",
             labels=["broker"],
         )
         for link in self._worker.broker_links:

@@ -20,6 +20,8 @@ from energy_hub.revocation import Revocations
 from energy_hub.sequences import MOST_TOLD
 from energy_hub.store import Committed, Signed, Store, StreamKey
 from energy_hub.trust import TrustError
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.ports import free_port
 
@@ -362,6 +364,42 @@ def test_nothing_gathers_while_the_database_is_away(hub: Hub, site: Site, cluste
     wait_until(lambda: site.committed == set(range(1, 9)), "what came as it should is acknowledged")
     assert hub.database.one("SELECT status->>'version' FROM site") == "199"
     assert hub.database.one("SELECT count(*) FROM quarantine") == 0
+
+
+# --- what the MQTT library cannot read
+
+
+def test_properties_that_the_mqtt_library_refuses_end_no_link(
+    hub: Hub, site: Site, broker: RunningBroker, authority: Authority
+) -> None:
+    """The broker lets U+FEFF through, and paho ends its thread by it: it would come again with each connection."""
+    port = free_port()
+    hub.start(metrics={"port": port})
+    here = f"{{localhost:{hub.broker.port}}}"
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
+    properties.UserProperty = ("\ufeff", "")
+    honest = Site(broker, authority, "plant-b")
+    try:
+        for qos in (1, 0):
+            site.client.publish("energy/v1/plant-a/batch", b"x", qos=qos, properties=properties)
+        site.client.publish("energy/v1/plant-a/status", b"x", qos=1, properties=properties).wait_for_publish(
+            10
+        )
+        honest.online()
+        assert honest.acks.get(timeout=20)
+        honest.send(honest.gateway.batch(minute(0)))
+        wait_until(lambda: honest.committed == {1}, "the others go on")
+        wait_until(
+            lambda: scrape(port)[f"energy_ingest_broker_dropped_messages_total{here}"] == 3,
+            "they are dropped",
+        )
+        assert scrape(port)[f"energy_ingest_broker_unacknowledged_messages{here}"] == 0
+        told = "the MQTT library cannot read it: [MQTT-1.5.4-3] U+FEFF in UTF-8 data"
+        assert hub.log().count(f"ERR dropped: energy/v1/plant-a/batch: {told}") == 1
+        assert hub.log().count(f"ERR dropped: energy/v1/plant-a/status: {told}") == 1
+        assert hub.log().count("connected to broker") == 1
+    finally:
+        honest.close()
 
 
 # --- witnesses
