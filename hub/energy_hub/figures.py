@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from energy_hub.behind import Behind
 from energy_hub.store import Committed
 
 # s. A commit waits for the disk; a batch of a gateway that was away is days old.
@@ -56,6 +57,11 @@ class Figures:
     last_commit: float = field(default_factory=time.time)
     # Number of the newest migration, as it was when the database was last connected to.
     migration: int = 0
+    # Notes that wait for the rollups, up to a bound; Unix seconds of the commit of the oldest, when one last looked.
+    notes: int = 0
+    waiting_since: float = field(default_factory=time.time)
+    # Unix seconds, of the start before the first one; None for a database that has none of its own.
+    last_checkpoint: float | None = field(default_factory=time.time)
 
     def add(self, result: Committed, seconds: float) -> None:
         """A commit that took so long."""
@@ -77,6 +83,13 @@ class Figures:
         for newest in result.newest:
             # A gateway whose clock is fast measures in the future.
             self.delays.observe(max(0.0, now - newest / 1000))
+
+    def behind(self, found: Behind) -> None:
+        """How far the others are behind."""
+        self.notes = found.notes
+        self.waiting_since = found.since
+        if self.last_checkpoint is not None and found.checkpoint is not None:
+            self.last_checkpoint = found.checkpoint
 
 
 def over_quota() -> Counter[str]:

@@ -24,6 +24,7 @@ from functools import partial
 import psycopg
 from cryptography import x509
 
+from energy_hub.behind import look
 from energy_hub.config import Config
 from energy_hub.databases import trouble
 from energy_hub.evidence import witness
@@ -56,6 +57,8 @@ ALL_BROKERS_WITHIN = 3.0
 SUMMARY_EVERY = 60.0
 # A new checkpoint is looked for so often, in s.
 WITNESS_EVERY = 5.0
+# And so often, where metrics are asked for, how far rollups and checkpoints are behind.
+LOOK_EVERY = 10.0
 # Faults of what is being stored, not of the database: classes 22 and 23 of the SQLSTATE table.
 FAULTS_OF_THE_DATA = (psycopg.DataError, psycopg.IntegrityError)
 
@@ -143,6 +146,7 @@ class Worker:
         self._done = Committed()
         self._next_summary = time.monotonic() + SUMMARY_EVERY
         self._next_witness = 0.0
+        self._next_look = 0.0
         # By link: the checkpoint that was published there, and on which connection.
         self._witnessed = dict.fromkeys(self._links, (0, 0))
         # What is being published, and what is known of the links that get it when all of it is.
@@ -190,6 +194,7 @@ class Worker:
                 self._process(messages)
                 self._summarise()
                 self._publish_witnesses()
+                self._look_behind()
         finally:
             notify("STOPPING=1")
             self._end()
@@ -493,6 +498,16 @@ class Worker:
         if found.is_over:
             self._round = None
             self._witnessed |= behind
+
+    def _look_behind(self) -> None:
+        """For the metrics, which ask no database: here one is there, or is waited for anyhow."""
+        if self._config.metrics_port is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_EVERY
+        self._persist(self._note_behind)
+
+    def _note_behind(self, store: Store) -> None:
+        self._figures.behind(look(store.connection))
 
     def _finish(self, messages: Sequence[Message]) -> None:
         if not self._stop.is_set():

@@ -151,6 +151,9 @@ class Router(Worker):
     def _publish_witnesses(self) -> None:
         """The herald does."""
 
+    def _look_behind(self) -> None:
+        """The lanes do, each at its database."""
+
 
 class Lane(Worker):
     """The part of a worker that serves one database."""
@@ -171,6 +174,9 @@ class Lane(Worker):
         # Batches are let in there.
         self._quotas = router.quotas
         self._name = name
+        if name != config.databases.directory:
+            # Checkpoints are in the directory's.
+            self._figures.last_checkpoint = None
         self._conninfo = config.databases.conninfo(name, ROLE)
         self._directory = _directory(config.databases)
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -249,13 +255,13 @@ class Lane(Worker):
         self._connect_store()
         while not self._stop.is_set():
             messages = self._take_queued()
-            if messages:
-                self._busy_since = time.monotonic()
-                self._process(messages)
-                self._busy_since = None
+            self._busy_since = time.monotonic()
+            self._process(messages)
             self._remind()
             self._summarise()
             self._publish_witnesses()
+            self._look_behind()
+            self._busy_since = None
         if self._store is not None:
             self._store.close()
         self._directory.close()

@@ -21,6 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from energy_hub import __version__, migrate
+from energy_hub.behind import MOST
 from energy_hub.config import Config
 from energy_hub.figures import Figures, Histogram
 from energy_hub.revocation import Revocations
@@ -171,6 +172,19 @@ def _databases(figures: Mapping[str, Figures]) -> Iterable[Metric]:
         "last_commit_timestamp_seconds", "Time of the last commit, at first of the start", "database"
     )
     migration = _gauge("schema_migration", "Number of the newest migration in the database", "database")
+    notes = _gauge(
+        "rollup_waiting_notes", f"Spans that the rollups do not count yet, up to {MOST} of them", "database"
+    )
+    since = _gauge(
+        "rollup_waiting_since_timestamp_seconds",
+        "Time at which the oldest batch was committed that the rollups do not count yet; with none, of the last look",
+        "database",
+    )
+    checkpoint = _gauge(
+        "last_checkpoint_timestamp_seconds",
+        "Time of the newest checkpoint, of the start before the first; of the database that has them",
+        "database",
+    )
     for name, one in figures.items():
         for outcome, count in one.batches.items():
             batches.add_metric([name, outcome], float(count))
@@ -181,7 +195,11 @@ def _databases(figures: Mapping[str, Figures]) -> Iterable[Metric]:
         _add(delays, name, one.delays)
         last.add_metric([name], one.last_commit)
         migration.add_metric([name], float(one.migration))
-    return batches, evidence, readings, commits, delays, last, migration
+        notes.add_metric([name], float(one.notes))
+        since.add_metric([name], one.waiting_since)
+        if one.last_checkpoint is not None:
+            checkpoint.add_metric([name], one.last_checkpoint)
+    return batches, evidence, readings, commits, delays, last, migration, notes, since, checkpoint
 
 
 def _add(family: HistogramMetricFamily, name: str, one: Histogram) -> None:

@@ -14,9 +14,12 @@ from energy_hub.evidence import step
 from energy_hub.evidence.step import Shard
 from energy_hub.ingest import WITNESS_EVERY
 
+from tests.ports import free_port
+
 from .authority import Authority
 from .conftest import RunningBroker, Shards, wait_until
 from .test_ingest import Hub, Site, check_small_batches_with_many_readings, readings
+from .test_metrics import scrape
 
 
 @pytest.fixture
@@ -107,6 +110,18 @@ def test_a_database_that_hangs_holds_up_its_own_sites_alone(
         wait_until(lambda: north.committed == set(range(1, 6)), "the other goes on", 20)
         assert not south.committed
     wait_until(lambda: bool(south.committed), "it goes on", 30)
+
+
+def test_a_database_that_hangs_is_missed_before_a_batch_comes(
+    hub: Hub, shards: Shards, sites: list[Site]
+) -> None:
+    """A lane that hangs in its look for the metrics must not take what comes for one that is there."""
+    port = free_port()
+    start(hub, shards, sites, metrics={"port": port})
+    with shards.clusters["south"].frozen():
+        wait_until(lambda: scrape(port)["energy_ingest_database_connected{south}"] == 0, "it is missed", 60)
+        assert scrape(port)["energy_ingest_database_connected{north}"] == 1
+    wait_until(lambda: scrape(port)["energy_ingest_database_connected{south}"] == 1, "it is back")
 
 
 def test_a_directory_that_hangs_holds_up_no_site_of_another_database(

@@ -9,7 +9,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from energy_hub import migrate
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from energy_hub import behind, migrate, rollup
+from energy_hub.evidence import step
+from energy_hub.store import Store
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ports import free_port
@@ -17,6 +20,7 @@ from tests.ports import free_port
 from .authority import Authority
 from .conftest import Cluster, Database, RunningBroker, Shards, wait_until
 from .test_ingest import Hub, Site, readings
+from .test_store import commit, known
 from .writer import Gateway
 
 REFERENCE = Path(__file__).parents[3] / "docs/reference/hub-metrics.md"
@@ -147,6 +151,61 @@ def test_by_database_where_there_are_several(
     home = shards.homes()["plant-a"]
     assert found[f"energy_ingest_readings_total{{{home}}}"] == 10
     assert {found[f"energy_ingest_database_connected{{{name}}}"] for name in ("north", "south")} == {1}
+    for name in ("north", "south"):
+        assert found[f"energy_ingest_rollup_waiting_since_timestamp_seconds{{{name}}}"] > 1.7e9
+        assert f"energy_ingest_rollup_waiting_notes{{{name}}}" in found
+    # They are in the directory's.
+    checkpoints = [key for key in found if key.startswith("energy_ingest_last_checkpoint")]
+    assert checkpoints == ["energy_ingest_last_checkpoint_timestamp_seconds{north}"]
+
+
+def test_how_far_rollups_and_checkpoints_are_behind(hub: Hub, site: Site) -> None:
+    port = free_port()
+    hub.start(metrics={"port": port})
+    started = scrape(port)["energy_ingest_last_checkpoint_timestamp_seconds"]
+    # Nobody has signed one: what is missing alarms nobody.
+    assert started > 1.7e9
+    site.online()
+    assert site.acks.get(timeout=20)
+    for number in range(3):
+        site.send(site.gateway.batch(readings(number)))
+    wait_until(lambda: scrape(port)["energy_ingest_rollup_waiting_notes"] == 3, "they wait to be counted")
+    query = "SELECT extract(epoch FROM min(received))::float8 FROM batch"
+    oldest = hub.database.one(query)
+    assert isinstance(oldest, float)
+    assert scrape(port)["energy_ingest_rollup_waiting_since_timestamp_seconds"] == pytest.approx(oldest)
+    with hub.database.connect("energy_rollup") as connection:
+        assert rollup.step(connection) == 3
+    with hub.database.connect("energy_ingest") as connection:
+        done = step.run(connection, Ed25519PrivateKey.generate())
+    assert done is not None
+    wait_until(lambda: scrape(port)["energy_ingest_rollup_waiting_notes"] == 0, "they are counted")
+    found = scrape(port)
+    assert found["energy_ingest_rollup_waiting_since_timestamp_seconds"] > oldest
+    signed = done.checkpoint.body().time.timestamp()
+    assert found["energy_ingest_last_checkpoint_timestamp_seconds"] == signed > started
+
+
+def test_the_notes_that_are_counted_are_bounded(
+    database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the time of the oldest is that of all."""
+    gateway = known(store, "plant-a")
+    for number in range(3):
+        commit(store, "plant-a", gateway.batch(readings(number)))
+    monkeypatch.setattr(behind, "MOST", 2)
+    found = behind.look(store.connection)
+    assert (found.notes, found.checkpoint) == (2, None)
+    assert found.since == pytest.approx(
+        database.one("SELECT extract(epoch FROM min(received))::float8 FROM batch")
+    )
+
+
+def test_a_row_that_is_no_checkpoint_ends_no_worker(database: Database, store: Store) -> None:
+    """Whoever verifies the evidence tells of it; here the age of the last one grows."""
+    with database.connect("energy_migrate") as connection:
+        connection.execute("INSERT INTO checkpoint VALUES (1, 'rubbish', %s, %s)", (bytes(64), bytes(32)))
+    assert behind.look(store.connection).checkpoint is None
 
 
 def test_a_port_in_use_stops_nothing(hub: Hub, site: Site) -> None:

@@ -1,0 +1,2 @@
+-- The worker tells its metrics how far the rollups are behind.
+GRANT SELECT ON touched TO energy_ingest;
