@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 POWER, IMPORT, EXPORT = "active_power", "energy_import", "energy_export"
+REACTIVE = "reactive_power"
 MEAN = f"{POWER}_mean"
 MAIN, CONSUMPTION, GENERATION, STORAGE, PROCESS = "main", "consumption", "generation", "storage", "process"
 # What the site file's schema has as its default, in s.
@@ -64,10 +65,10 @@ def role_of(one: Mapping[str, Any]) -> str:
     return str(one.get("role") or CONSUMPTION)
 
 
-def power_point(one: Mapping[str, Any], phase: str = "") -> str:
+def power_point(one: Mapping[str, Any], phase: str = "", power: str = POWER) -> str:
     """By which of its points a meter of a site's file tells its power, or that of a phase (`_l1`). With statistics the
     samples do not travel, and after a change of the file the other point only has the past."""
-    point = f"{POWER}{phase}"
+    point = f"{power}{phase}"
     return f"{point}_mean" if one.get("report") and point not in (one.get("raw") or ()) else point
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -50,8 +50,16 @@ def healthy() -> dict[str, Meter]:
     }  # fmt: skip
 
 
+def times(power: Mapping[datetime, float], factor: float) -> Power:
+    return {at: factor * one for at, one in power.items()}
+
+
 def scaled(meter: Meter, factor: float) -> Meter:
-    return dataclasses.replace(meter, power={at: factor * power for at, power in meter.power.items()})
+    phases, reactive = (
+        None if by is None else {name: times(one, factor) for name, one in by.items()}
+        for by in (meter.phases, meter.reactive)
+    )
+    return dataclasses.replace(meter, power=times(meter.power, factor), phases=phases, reactive=reactive)
 
 
 def verdict(change: Callable[[dict[str, Meter]], None]) -> Verdict:
@@ -76,8 +84,39 @@ def wrong_secondary(meters: dict[str, Meter]) -> None:
     meters["press"] = scaled(meters["press"], 1 / 5)
 
 
+def wrong_both(meters: dict[str, Meter]) -> None:
+    """From 100:1 no other figure alone leads to 600:5."""
+    meters["hvac"] = dataclasses.replace(scaled(meters["hvac"], 100 / 120), ct_ratio="100:1")
+
+
+def secondary_the_other_way(meters: dict[str, Meter]) -> None:
+    meters["press"] = dataclasses.replace(scaled(meters["press"], 5), ct_ratio="200:1")
+
+
 def odd_scale(meters: dict[str, Meter]) -> None:
     meters["hvac"] = scaled(meters["hvac"], 1 / 10)
+
+
+def scale_of_a_thousand(meters: dict[str, Meter]) -> None:
+    meters["hvac"] = scaled(meters["hvac"], 1000)
+
+
+def third_without_phases(meters: dict[str, Meter]) -> None:
+    meters["hvac"] = scaled(meters["hvac"], 1 / 3)
+
+
+def third_of_every_phase(meters: dict[str, Meter]) -> None:
+    meters["press"] = scaled(meters["press"], 1 / 3)
+
+
+def counted_twice(meters: dict[str, Meter]) -> None:
+    meters["drive"] = dataclasses.replace(meters["press"], name="drive")
+    meters["press"] = dataclasses.replace(meters["press"], power=shape(9_000, 9_000, 12))
+    main = meters["main"].power
+    meters["main"] = dataclasses.replace(
+        meters["main"],
+        power={at: p + meters["press"].power[at] - meters["drive"].power[at] for at, p in main.items()},
+    )
 
 
 def wrong_way(meters: dict[str, Meter]) -> None:
@@ -87,16 +126,15 @@ def wrong_way(meters: dict[str, Meter]) -> None:
 def turned_phase(meters: dict[str, Meter]) -> None:
     press = meters["press"]
     assert press.phases is not None
-    phases = dict(press.phases) | {"l2": {at: -power for at, power in press.phases["l2"].items()}}
-    meters["press"] = dataclasses.replace(scaled(press, 1 / 3), phases=phases)
+    phases = dict(press.phases) | {"l2": times(press.phases["l2"], -1)}
+    meters["press"] = dataclasses.replace(press, power=times(press.power, 1 / 3), phases=phases)
 
 
 def lost_phase(meters: dict[str, Meter]) -> None:
     press = meters["press"]
     assert press.phases is not None
-    meters["press"] = dataclasses.replace(
-        scaled(press, 2 / 3), phases=dict(press.phases) | {"l3": dict.fromkeys(QUARTERS, 0.0)}
-    )
+    phases = dict(press.phases) | {"l3": dict.fromkeys(QUARTERS, 0.0)}
+    meters["press"] = dataclasses.replace(press, power=times(press.power, 2 / 3), phases=phases)
 
 
 def unmetered_constant(meters: dict[str, Meter]) -> None:
@@ -131,9 +169,43 @@ def ratio_and_load(meters: dict[str, Meter]) -> None:
         (wrong_ratio, ["press shows 80 % of what it should: likely its CT ratio is 250:5 and not 200:5"]),
         (
             wrong_secondary,
-            ["press shows 20 % of what it should: likely its CT ratio is 1000:5 and not 200:5"],
+            ["press shows 20 % of what it should: likely its CT ratio is 200:1 or 1000:5 and not 200:5"],
         ),
-        (odd_scale, ["hvac shows 10 % of what it should: likely its CT ratio is 1000:5 and not 100:5"]),
+        (
+            secondary_the_other_way,
+            ["press shows 500 % of what it should: likely its CT ratio is 200:5 or 40:1 and not 200:1"],
+        ),
+        (wrong_both, ["hvac shows 83 % of what it should: likely its CT ratio is 600:5 and not 100:1"]),
+        (
+            odd_scale,
+            [
+                (
+                    "hvac shows 10 % of what it should: likely its CT ratio is 1000:5 and not 100:5,"
+                    " or its scale is 10 times too small"
+                )
+            ],
+        ),
+        (
+            scale_of_a_thousand,
+            ["hvac shows 100", " % of what it should: likely its scale is 1000 times too large"],
+        ),
+        (
+            third_without_phases,
+            [
+                (
+                    "hvac shows 33 % of what it should: likely one phase's current transformer is turned round,"
+                    " or its CT ratio is 300:5 and not 100:5"
+                )
+            ],
+        ),
+        (
+            third_of_every_phase,
+            ["press shows 33 % of what it should: likely its CT ratio is 600:5 and not 200:5"],
+        ),
+        (
+            counted_twice,
+            ["drive counts what another meter counts, too, or what is not behind the supply's meter"],
+        ),
         (
             wrong_way,
             ["roof counts the wrong way: likely its current transformers are turned round, or its sign is"],
@@ -186,6 +258,14 @@ def test_too_little_is_no_verdict() -> None:
     )  # fmt: skip
     assert reconcile([meters["hvac"]]).causes == ("the site has no meter of the supply (role main)",)
     assert reconcile([meters["main"]]).causes == ("the site has no meter beside the supply's",)
+
+
+def test_meters_that_show_nothing_are_no_fault_of_the_supplys() -> None:
+    power = shape(4_000, 30_000, 1)
+    dead = Meter("hall", "consumption", dict.fromkeys(QUARTERS, 0.0))
+    found = reconcile([Meter("main", "main", power), dead])
+    assert [one.split()[0] for one in found.causes] == ["a", "or"]
+    assert "hall shows next to nothing" in found.causes[1]
 
 
 # ---- From the database
