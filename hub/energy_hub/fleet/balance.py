@@ -80,15 +80,19 @@ def energy_of(meter: Meter, days: Mapping[int, Mapping[str, Any]]) -> float | No
 
 
 def advance_of(meter: Meter, spans: Mapping[int, Mapping[str, Any]]) -> float | None:
-    """kWh that the counters advanced over a span, import less export; None where there is none, or one was reset."""
-    counters = [
-        (sign, spans[point])
-        for sign, point in ((1, meter.energy_import), (-1, meter.energy_export))
-        if point is not None and point in spans
-    ]
-    if not counters or any(_was_reset(row) for _, row in counters):
+    """kWh that the counters advanced over a span, import less export; None where there is none, or one was reset or
+    silent: what it counted is not known, which is not nothing."""
+    counters = _counters(meter)
+    if not counters or any(point not in spans or _was_reset(spans[point]) for point in counters):
         return None
-    return float(sum(sign * (row["last_value"] - row["first_value"]) for sign, row in counters)) / 1000
+    advanced = {point: spans[point]["last_value"] - spans[point]["first_value"] for point in counters}
+    return float(sum(sign * advanced[point] for point, sign in counters.items())) / 1000
+
+
+def _counters(meter: Meter) -> dict[int, int]:
+    """The points of the counters that the meter has, with their signs."""
+    found = ((meter.energy_import, 1), (meter.energy_export, -1))
+    return {point: sign for point, sign in found if point is not None}
 
 
 def _was_reset(row: Mapping[str, Any]) -> bool:

@@ -91,10 +91,17 @@ def _meter(
         role,
         _seconds(interval, usual),
         None if role == PROCESS else power,
-        points.get(f"{name}/{IMPORT}"),
-        points.get(f"{name}/{EXPORT}"),
+        _counter(one, IMPORT, points),
+        _counter(one, EXPORT, points),
         power if power is not None else others.get(name),
     )
+
+
+def _counter(one: Mapping[str, Any], name: str, points: Mapping[str, int]) -> int | None:
+    """The point of a counter, unless it is one that is not read any more."""
+    read = one.get("points")
+    is_read = not isinstance(read, list) or name in read
+    return points.get(f"{one['name']}/{name}") if is_read else None
 
 
 def without_power(described: Description, points: Iterable[str]) -> list[str]:

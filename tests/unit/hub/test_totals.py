@@ -147,3 +147,39 @@ def test_a_site_whose_file_has_changed_counts_by_what_it_said_then(database: Dat
         "consumption": pytest.approx(3.0),
     }
     assert list(total(30, 60)) == ["consumption"]
+
+
+def test_a_counter_that_is_silent_has_not_counted_nothing(database: Database, total: Total) -> None:
+    """One that stands still has, and so has one that is not read any more."""
+    power = each(range(120), lambda _: 1_000.0)
+    imported = each(range(120), lambda n: 100.0 * n)
+    fill(
+        database,
+        {
+            "cells/active_power": power,
+            "cells/energy_import": imported,
+            "cells/energy_export": each(range(30), lambda n: 80.0 * n),
+            "grid/active_power": power,
+            "grid/energy_import": imported,
+            "grid/energy_export": each(range(120), lambda _: 0.0),
+            "press/active_power": power,
+            "press/energy_import": imported,
+            "press/energy_export": each(range(30), lambda n: 80.0 * n),
+            "blind/energy_import": imported,
+            "blind/energy_export": each(range(30), lambda n: 80.0 * n),
+        },
+        (-60, [
+            {"name": "cells", "role": "storage"},
+            {"name": "grid", "role": "main"},
+            {"name": "press", "points": ["active_power", "energy_import"]},
+            {"name": "blind", "role": "generation"},
+        ]),
+    )  # fmt: skip
+    found = total(60, 120)
+    assert {role: one["energy_kwh"] for role, one in found.items()} == {
+        "storage": pytest.approx(1.0),
+        "main": pytest.approx(6.0),
+        "consumption": pytest.approx(6.0),
+        "generation": 0,
+    }
+    assert found["generation"]["unknown"] == 1
