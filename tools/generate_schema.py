@@ -118,6 +118,7 @@ CHECKS = """\
 - A radio's broker is in the energy network or on `127.0.0.1`; names of radios are unique and no bus's; at least one
   meter reports by each. A radio meter is on one of the site's radios, its profile is for that radio's server, no two
   have one device, and a device of ChirpStack is a DevEUI.
+- A meter's `since` and the times of calibrations are days and times that exist.
 - In a ratio the primary is not smaller than the secondary.
 - `channels` go with profiles that have analogue inputs, and only with those; no input is used twice; `low`
   and `high` differ.

@@ -11,6 +11,8 @@ from typing import Any
 
 import psycopg
 
+from energy_hub.fleet.meters import described_meters, since_of
+
 
 class DescriptionError(ValueError):
     """What is to be kept is no description of sites, or contradicts what is kept; one line."""
@@ -29,6 +31,11 @@ def read(text: str) -> dict[str, dict[str, Any]]:
             raise DescriptionError(
                 f"{site}: expected the site's file as an object, with its timezone as text"
             )
+        for one in described_meters(description.get("meters")):
+            if "since" in one and since_of(one) is None:
+                raise DescriptionError(
+                    f"{site}: since of the meter {one['name']!r} is {one['since']!r}, expected a time with its offset"
+                )
     return content
 
 

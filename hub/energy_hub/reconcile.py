@@ -33,6 +33,7 @@ from energy_hub.fleet.meters import (
     REACTIVE,
     STORAGE,
     described_meters,
+    holds_from,
     power_point,
     role_of,
 )
@@ -111,12 +112,13 @@ def of_database(
         (until, site),
     ).fetchall():
         listed = described_meters(content.get("meters"))
+        earliest = max(since, holds_from(begins, listed, until))
         powers: dict[str, dict[datetime, float]] = {}
         for point, start, power in connection.execute(
             "SELECT p.name, q.start, q.sum / (q.good + q.uncertain)"
             " FROM site s JOIN point p ON p.site = s.id JOIN rollup_quarter q ON q.point = p.id"
             " WHERE s.name = %s AND p.name = ANY(%s) AND q.start >= %s AND q.start < %s AND q.sum IS NOT NULL",
-            (name, [*map(power_of, listed), *phases_of(listed)], max(since, begins), until),
+            (name, [*map(power_of, listed), *phases_of(listed)], earliest, until),
         ):
             powers.setdefault(point, {})[start] = power
         verdicts[name] = reconcile(measured(listed, powers), limit)

@@ -3,13 +3,14 @@
 
 A meter's energy is what its counters advanced, so that neither an outage nor a quarter of an hour with few readings
 changes it. Where there is no counter, or one was reset, each value of its power counts for the meter's interval, and a
-quarter for no more than it has.
+quarter for no more than it has. So it is in the quarter in which a meter was exchanged: what the old one and the new
+one have counted is never subtracted from each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,43 +19,50 @@ from psycopg.rows import dict_row
 
 from energy_hub.evidence.step import Shard
 from energy_hub.fleet.balance import advance_of
+from energy_hub.fleet.history import periods
 from energy_hub.fleet.meters import (
     EXPORT,
     IMPORT,
     MEAN,
     POWER,
     PROCESS,
+    Description,
     Meter,
     description_of,
-    meters_of,
+    meter_of,
 )
 
 Row = dict[str, Any]
 
-# What a site's file says holds until the next one; what was before the first is by that one.
+# What a site's file says holds until the next one; what was before the first is by that one. A site with a meter that
+# has a date of its own needs all of them: a later one may say what was then, and an earlier one may still hold for it.
+# Two hours: another ratio has an hour to reach its gateway.
 _DESCRIBED = """
 SELECT * FROM (
     SELECT s.id AS number, s.name AS site, d.since, min(d.since) OVER of_site AS first,
-           CASE WHEN lag(d.since) OVER of_site IS NOT NULL THEN d.since END AS begins,
            lead(d.since) OVER of_site AS ends,
+           bool_or(jsonb_path_exists(d.content, '$.meters[*].since')) OVER (PARTITION BY d.site) AS dated,
            d.content -> 'name' AS label, d.content -> 'region' AS region, d.content -> 'interval' AS interval,
            d.content -> 'meters' AS meters
     FROM site s JOIN site_description d ON d.site = s.name
-    WHERE d.since < %(until)s AND (%(sites)s::text[] IS NULL OR s.name = ANY(%(sites)s))
+    WHERE %(sites)s::text[] IS NULL OR s.name = ANY(%(sites)s)
     WINDOW of_site AS (PARTITION BY d.site ORDER BY d.since)
 ) AS d
-WHERE ends IS NULL OR ends > %(since)s
+WHERE dated OR since < %(until)s AND (ends IS NULL OR ends > %(since)s::timestamptz - interval '2 hours')
+ORDER BY number, since
 """
 
 _POINTS = """
 SELECT site, name, id FROM point WHERE split_part(name, '/', 2) = ANY(%(points)s) AND site = ANY(%(sites)s)
 """
 
-# The last value of the quarter before is where a counter stands at the beginning. 900: the seconds of a quarter.
+# The last value of the quarter before is where a counter stands at the beginning, if it was the same that counted.
+# 900: the seconds of a quarter.
 _QUARTERS = """
 SELECT w.number, w.point, q.*
 FROM unnest(%(numbers)s::int[], %(points)s::int[], %(since)s::timestamptz[], %(until)s::timestamptz[],
-            %(intervals)s::float8[]) AS w (number, point, since, until, interval)
+            %(counts_from)s::timestamptz[], %(intervals)s::float8[])
+     AS w (number, point, since, until, counts_from, interval)
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE start >= w.since) AS quarters,
            sum(least((good + uncertain) * w.interval, 900) * sum / (good + uncertain))
@@ -64,7 +72,7 @@ CROSS JOIN LATERAL (
                AS first_value,
            (array_agg(last_value ORDER BY start DESC))[1] AS last_value
     FROM rollup_quarter
-    WHERE point = w.point AND start >= w.since - interval '15 minutes' AND start < w.until
+    WHERE point = w.point AND start >= greatest(w.since - interval '15 minutes', w.counts_from) AND start < w.until
       AND last_time IS NOT NULL
 ) AS q
 WHERE q.quarters > 0
@@ -93,12 +101,13 @@ class Total:
 
 @dataclass(frozen=True)
 class _Span:
-    """A meter of a site, from one time to another."""
+    """A meter of a site, from one time to another. `counts_from`: what its counters showed before is another's."""
 
     site: str
     meter: Meter
     since: datetime
     until: datetime
+    counts_from: datetime
 
 
 def of_all(shards: Sequence[Shard], since: datetime, until: datetime) -> dict[str, Total]:
@@ -123,7 +132,7 @@ def _of_database(
         rows = measured.get(number, {})
         key = (span.meter.role, span.site, span.meter.name)
         here = _energy_of(span.meter, rows)
-        # A meter whose site's file has changed meanwhile is there more than once.
+        # A meter that was exchanged, or whose site's file has changed meanwhile, is there more than once.
         energy[key] = here if energy.get(key) is None else (energy[key] or 0.0) + (here or 0.0)
         most = max((row["quarters"] for row in rows.values()), default=0) if here is not None else 0
         quarters[span.meter.role] = quarters.get(span.meter.role, 0) + most
@@ -146,22 +155,27 @@ def _spans(
     wanted = {"points": [POWER, MEAN, IMPORT, EXPORT], "sites": sorted({row["number"] for row in described})}
     for row in cursor.execute(_POINTS, wanted):
         points.setdefault(row["site"], {})[row["name"]] = row["id"]
+    history: dict[tuple[int, str], list[Description]] = {}
     for row in described:
-        begins, ends = max(since, row["begins"] or since), min(until, row["ends"] or until)
-        for meter in meters_of(description_of(row), points.get(row["number"], {}), {}):
+        history.setdefault((row["number"], row["site"]), []).append(description_of(row))
+    for (number, site), said in history.items():
+        for one in periods(said, since, until):
+            meter = meter_of(one.meter, one.usual, points.get(number, {}), {})
+            if one.torn:
+                meter = replace(meter, energy_import=None, energy_export=None)
             if meter.role != PROCESS:
-                yield _Span(row["site"], meter, begins, ends)
+                yield _Span(site, meter, one.since, one.until, one.counts_from)
 
 
 def _measured(cursor: psycopg.Cursor[Row], spans: Sequence[_Span]) -> dict[int, dict[int, Row]]:
     """What the points of each meter have measured, by the place of its span."""
     wanted = [
-        (number, point, span.since, span.until, span.meter.interval)
+        (number, point, span.since, span.until, span.counts_from, span.meter.interval)
         for number, span in enumerate(spans)
         for point in (span.meter.power, span.meter.energy_import, span.meter.energy_export)
         if point is not None
     ]
-    names = ("numbers", "points", "since", "until", "intervals")
+    names = ("numbers", "points", "since", "until", "counts_from", "intervals")
     columns = {name: [one[place] for one in wanted] for place, name in enumerate(names)}
     found: dict[int, dict[int, Row]] = {}
     for row in cursor.execute(_QUARTERS, columns):

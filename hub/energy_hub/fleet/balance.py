@@ -10,10 +10,11 @@ None is what is not known: one meter without a value makes the figures that need
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from energy_hub.fleet.history import Cut
 from energy_hub.fleet.meters import CONSUMPTION, GENERATION, MAIN, STORAGE, Meter
 
 
@@ -66,10 +67,15 @@ def _sum(meters: Sequence[Meter], role: str, values: Mapping[str, float | None])
     return total
 
 
-def energy_of(meter: Meter, days: Mapping[int, Mapping[str, Any]]) -> float | None:
+def energy_of(meter: Meter, days: Mapping[int, Mapping[str, Any]], cuts: Iterable[Cut] = ()) -> float | None:
     """kWh of a day, from rows of rollup_day by point: by what the counters advanced, import less export. Where there is
-    none, or one was reset, the mean power over the time that it is known for stands in."""
-    counted = advance_of(meter, days)
+    none, or one was reset, or it does not go on from itself (`cuts`), the mean power over the time that it is known for
+    stands in."""
+    rows = [days[point] for point in _counters(meter) if point in days]
+    is_cut = any(
+        row["first_time"] < until and since <= row["last_time"] for since, until in cuts for row in rows
+    )
+    counted = None if is_cut else advance_of(meter, days)
     if counted is not None:
         return counted
     power = days.get(meter.power) if meter.power is not None else None

@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 from energy_hub.evidence.step import Shard
 from energy_hub.fleet import agreement, queries
 from energy_hub.fleet.balance import FIGURES, Balance, balance, counting, energy_of
+from energy_hub.fleet.history import Cut, cuts_of
 from energy_hub.fleet.meters import (
     EXPORT,
     IMPORT,
@@ -30,6 +31,7 @@ from energy_hub.fleet.meters import (
     Description,
     Meter,
     description_of,
+    holds_from,
     meters_of,
     without_power,
 )
@@ -75,6 +77,7 @@ class _Site:
     row: Row | None = None
     described: Description | None = None
     meters: tuple[Meter, ...] = ()
+    cuts: Mapping[str, set[Cut]] = field(default_factory=dict)
     points: dict[str, int] = field(default_factory=dict)
     buses: dict[str, int] = field(default_factory=dict)
 
@@ -196,8 +199,13 @@ class _Glance:
     def _known(self, names: Sequence[str] | None) -> dict[str, _Site]:
         asked = {"names": None if names is None else list(names), "now": self.now}
         sites = {name: _Site(name) for name in names or ()}
+        said: dict[str, list[Description]] = {}
         for row in self._rows(queries.DESCRIPTIONS, **asked):
-            sites.setdefault(row["site"], _Site(row["site"])).described = description_of(row)
+            said.setdefault(row["site"], []).append(description_of(row))
+        for name, history in said.items():
+            history.sort(key=lambda one: one.begins)
+            site = sites.setdefault(name, _Site(name))
+            site.described, site.cuts = history[-1], cuts_of(history)
         for row in self._rows(queries.SITES, **asked):
             sites.setdefault(row["name"], _Site(row["name"])).row = row
         return sites
@@ -331,10 +339,9 @@ class _Glance:
         for number, site in self._seen.items():
             if site.described and site.row and site.row["today"]:
                 begins = site.row["yesterday"]
-                since = max(begins, site.described.begins)
-                days[number] = agreement.Day(
-                    number, site.described, site.meters, begins, since, site.row["today"]
-                )
+                until = site.row["today"]
+                since = max(begins, holds_from(site.described.begins, site.described.meters, until))
+                days[number] = agreement.Day(number, site.described, site.meters, begins, since, until)
         found = agreement.verdicts(self._rows, list(days.values()))
         return {number: (days[number], one) for number, one in found.items()}
 
@@ -422,7 +429,8 @@ class _Glance:
         return balance(site.meters, values)
 
     def _energy(self, site: _Site, days: Mapping[int, Row]) -> Balance:
-        return balance(site.meters, {one.name: energy_of(one, days) for one in site.meters})
+        values = {one.name: energy_of(one, days, site.cuts.get(one.name, ())) for one in site.meters}
+        return balance(site.meters, values)
 
     # --- the database
 

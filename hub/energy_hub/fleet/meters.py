@@ -32,7 +32,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Description:
-    """What a site's file says now. `begins`: from when on; `first`: from when on there was one at all."""
+    """What a site's file says. `begins`: from when on; `first`: from when on there was one at all."""
 
     label: str | None
     region: str | None
@@ -61,6 +61,22 @@ def described_meters(listed: object) -> list[dict[str, Any]]:
     )
 
 
+def since_of(one: Mapping[str, Any]) -> datetime | None:
+    """From when on a meter is as a site's file has it, where the file says so itself."""
+    try:
+        moment = datetime.fromisoformat(str(one.get("since")))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def holds_from(begins: datetime, listed: Iterable[Mapping[str, Any]], until: datetime) -> datetime:
+    """From when on all of a site's meters are as its file has them now. What was read before the file was there went by
+    the one before, so that no date of a meter makes it earlier; one after `until` is still to come."""
+    own = [since for one in listed if (since := since_of(one)) is not None and since < until]
+    return max([begins, *own])
+
+
 def role_of(one: Mapping[str, Any]) -> str:
     return str(one.get("role") or CONSUMPTION)
 
@@ -76,12 +92,13 @@ def meters_of(
     described: Description, points: Mapping[str, int], others: Mapping[str, int]
 ) -> tuple[Meter, ...]:
     """The meters of a site. `points` are those of POINTS by their full name, `others` one of each further meter."""
-    return tuple(_meter(one, described.interval, points, others) for one in described.meters)
+    return tuple(meter_of(one, described.interval, points, others) for one in described.meters)
 
 
-def _meter(
+def meter_of(
     one: Mapping[str, Any], usual: float, points: Mapping[str, int], others: Mapping[str, int]
 ) -> Meter:
+    """One of them; `usual` is the interval that the site's file has for all."""
     name, role = str(one["name"]), role_of(one)
     shown = power_point(one)
     power = points.get(f"{name}/{shown}")

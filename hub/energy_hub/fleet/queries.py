@@ -16,13 +16,15 @@ SITES = """
     WHERE %(names)s::text[] IS NULL OR s.name = ANY(%(names)s)
 """
 
+# What each site's file says now, and what it said before where that was changed in the longest day that there is.
 DESCRIPTIONS = """
-    SELECT DISTINCT ON (d.site) d.site, d.since, min(d.since) OVER (PARTITION BY d.site) AS first,
-           d.content -> 'name' AS label, d.content -> 'region' AS region, d.content -> 'interval' AS interval,
-           d.content -> 'meters' AS meters
-    FROM site_description d
-    WHERE d.since <= %(now)s AND (%(names)s::text[] IS NULL OR d.site = ANY(%(names)s))
-    ORDER BY d.site, d.since DESC
+    SELECT site, since, first, content -> 'name' AS label, content -> 'region' AS region,
+           content -> 'interval' AS interval, content -> 'meters' AS meters
+    FROM (SELECT site, since, content, min(since) OVER of_site AS first, lead(since) OVER of_site AS ends
+          FROM site_description
+          WHERE since <= %(now)s AND (%(names)s::text[] IS NULL OR site = ANY(%(names)s))
+          WINDOW of_site AS (PARTITION BY site ORDER BY since)) AS d
+    WHERE ends IS NULL OR ends > %(now)s::timestamptz - interval '26 hours'
 """
 
 CHAINS = """

@@ -111,6 +111,7 @@ def radio_meter(payloads: tuple[str, ...], shared: Mapping[str, Key]) -> Record:
                 examples=("zigbee2mqtt-plug",),
             ),
             "role": shared["role"],
+            "since": shared["since"],
             "interval": Key(
                 Number(1, WEEK, "(seconds)"),
                 "Reporting interval",

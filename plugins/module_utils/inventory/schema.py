@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .collector_keys import collector, device_mapping
+from .collector_keys import MOMENT, collector, device_mapping
 from .firewall_keys import ANY_NETWORK, accept, firewall
 from .firmware_keys import fleet_firmware, site_firmware
 from .gate_keys import gates
@@ -403,6 +403,14 @@ def _bus_meter(profiles: tuple[str, ...]) -> Record:
                 OPTIONAL,
                 "consumption",
                 ("generation",),
+            ),
+            "since": Key(
+                MOMENT,
+                "Since",
+                "From when on the meter is as it stands here, in UTC: installed, exchanged, or with other "
+                "transformers. The hub counts no energy across it. From when the hub has the file, when left out.",
+                OPTIONAL,
+                examples=("2026-03-03T09:40:00Z",),
             ),
             "interval": Key(
                 INTERVAL,

@@ -110,6 +110,30 @@ def test_what_was_before_the_files_last_change_does_not_count(sites: Database) -
     assert (one["state"], one["causes"]) == ("unknown", ["the site's file was changed since"])
 
 
+def test_what_was_before_a_meters_own_date_does_not_count_either(
+    sites: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file came first. A date before the file changes nothing: what was read then went by the one before."""
+    begins = START + timedelta(days=2)
+    late, early = ({"since": f"{begins + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"} for hours in (16, -40))
+    with sites.connect("energy_ingest") as connection:
+        for name, date in (("plant-well", late), ("plant-mean", early)):
+            file = file_of(healthy(), **({"report": 900} if name == "plant-mean" else {}))
+            file["meters"][1] |= date
+            description.keep(connection, {name: file}, begins)
+    found = {name: one["agreement"] for name, one in looked(sites)["sites"].items()}
+    assert found["plant-well"]["state"] == "agrees"
+    assert found["plant-mean"]["state"] == "differs"
+    command = ["reconcile", "--database", sites.conninfo("energy_read"), "--json"]
+    command += ["--since", START.isoformat(), "--until", (START + timedelta(days=3)).isoformat()]
+    cli.main(command)
+    said = json.loads(capsys.readouterr().out)["sites"]
+    assert (said["plant-well"]["quarters"], said["plant-mean"]["quarters"]) == (8 * 4, 24 * 4)
+    with sites.connect("energy_read") as connection:
+        (row,) = connection.execute("SELECT count(*) FROM site_description WHERE site = 'plant-well'")
+    assert row == (2,)
+
+
 def test_too_little_is_no_verdict(sites: Database) -> None:
     one = looked(sites, START + timedelta(days=1))["sites"]["plant-well"]["agreement"]
     assert one["state"] == "agrees"

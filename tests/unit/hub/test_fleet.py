@@ -219,6 +219,44 @@ def test_what_flows_is_what_was_put_in(fleet: Database) -> None:
     assert found["fleet"]["energy_kwh"]["net"] == pytest.approx(809.0 + 149.8, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("before", "told", "hours"),
+    [
+        ({}, {"since": "2026-01-10T06:10:00Z"}, 1),
+        ({}, {"since": "2026-01-10T06:10:00Z"}, 6),
+        ({"ct_ratio": "200:5"}, {"ct_ratio": "250:5", "since": "2026-01-08T09:00:00Z"}, 1),
+    ],
+    ids=["told-later", "told-before", "ratio"],
+)
+def test_a_day_in_which_a_meter_was_exchanged_does_not_count_what_the_new_one_shows(
+    fleet: Database, before: dict[str, str], told: dict[str, str], hours: int
+) -> None:
+    """And then the file was changed once more."""
+    with fleet.connect() as connection:
+        connection.execute(
+            "UPDATE rollup_day SET last_value = last_value + 1e6 FROM point p"
+            " WHERE p.id = point AND p.name = 'grid/energy_import'"
+        )
+    assert looked(fleet)["sites"]["plant-a"]["energy_kwh"]["net"] == 1809.0
+    grid, *others = FILES["plant-a"]["meters"]
+    first = NOW - timedelta(hours=hours)
+    with fleet.connect("energy_ingest") as connection:
+        for changed, since in (
+            (before, NOW - timedelta(days=1)),
+            (told, first),
+            (told | {"max_power": 250_000}, first + timedelta(minutes=10)),
+        ):
+            file = FILES["plant-a"] | {"meters": [grid | changed, *others]}
+            description.keep(connection, {"plant-a": file}, since)
+    # 60 kW for 13 h 29 min.
+    assert looked(fleet)["sites"]["plant-a"]["energy_kwh"] == {
+        "load": 1132.6,
+        "generation": -404.5,
+        "storage": 80.9,
+        "net": 809.0,
+    }
+
+
 def test_by_hour(fleet: Database) -> None:
     hours = looked(fleet)["hours"]
     assert (len(hours["start"]), hours["start"][0], hours["start"][-1]) == (

@@ -385,7 +385,9 @@ def test_nobody_else_may_write_them(database: Database) -> None:
 
 def test_a_description_is_kept_with_its_date(database: Database) -> None:
     march, april = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
-    old, new = ({"meters": [{"name": "main", "ct_ratio": ratio}]} for ratio in ("200:5", "250:5"))
+    # A meter's date is in the file that tells it, and changes nothing in the one before.
+    old = {"meters": [{"name": "main", "ct_ratio": "200:5"}]}
+    new = {"meters": [{"name": "main", "ct_ratio": "250:5", "since": "2026-03-20T10:00:00Z"}]}
     with database.connect("energy_ingest") as connection:
         assert description.keep(connection, {SITE: old}, march) == [SITE]
         assert description.keep(connection, {SITE: old}, april) == []
@@ -407,6 +409,10 @@ def test_a_description_is_kept_with_its_date(database: Database) -> None:
         ("[]", "expected an object"),
         ('{"plant-a": 3}', "plant-a: expected the site's file"),
         ('{"plant-a": {"timezone": 1}}', "plant-a: expected the site's file"),
+        (
+            '{"plant-a": {"meters": [{"name": "main", "since": "2026-03-03T09:40:00"}]}}',
+            "plant-a: since of the meter 'main' is '2026-03-03T09:40:00', expected a time with its offset",
+        ),
     ],
 )
 def test_what_is_no_description_is_told(text: str, line: str) -> None:

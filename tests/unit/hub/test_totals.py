@@ -43,6 +43,11 @@ def total(database: Database, capsys: pytest.CaptureFixture[str]) -> Total:
     return ask
 
 
+def of(minute: float) -> str:
+    """A meter's own date."""
+    return f"{BEGIN + timedelta(minutes=minute):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def fill(
     database: Database,
     points: dict[str, list[Reading]],
@@ -147,6 +152,135 @@ def test_a_site_whose_file_has_changed_counts_by_what_it_said_then(database: Dat
         "consumption": pytest.approx(3.0),
     }
     assert list(total(30, 60)) == ["consumption"]
+
+
+# ---- Meters with a date of their own
+
+
+def six_kilowatts(changed: int, of_new: Callable[[int], float]) -> dict[str, list[Reading]]:
+    """Each minute of two hours; from one of them on the counter is another one."""
+    return {
+        "grid/active_power": each(range(120), lambda _: 6_000.0),
+        "grid/energy_import": each(range(120), lambda n: 50_000.0 + 100.0 * n if n < changed else of_new(n)),
+    }
+
+
+def test_a_new_meter_that_shows_more_has_not_used_it(database: Database, total: Total) -> None:
+    """It was exchanged within a quarter of an hour, and the file came fifty minutes later."""
+    fill(
+        database,
+        six_kilowatts(40, lambda n: 900_000.0 + 100.0 * n),
+        (-60, [{"name": "grid", "role": "main"}]),
+        (90, [{"name": "grid", "role": "main", "since": of(40)}]),
+    )
+    # 29 minutes of the old one, a quarter of both by its power, 74 minutes of the new one.
+    assert total(0, 120)["main"] == {
+        "energy_kwh": pytest.approx(2.9 + 1.5 + 7.4), "quarters": 8, "sites": 1, "unknown": 0,
+    }  # fmt: skip
+    # What was asked of a time before the file came is answered by it as well.
+    parts = [total(since, until)["main"]["energy_kwh"] for since, until in ((0, 30), (30, 45), (45, 120))]
+    assert parts == [pytest.approx(2.9), pytest.approx(1.5), pytest.approx(7.4)]
+    assert total(35, 60)["main"]["energy_kwh"] == pytest.approx(1.4)
+    assert database.rows("SELECT since, content -> 'meters' FROM site_description ORDER BY since") == [
+        (BEGIN - timedelta(hours=1), [{"name": "grid", "role": "main"}]),
+        (BEGIN + timedelta(minutes=90), [{"name": "grid", "role": "main", "since": of(40)}]),
+    ]
+
+
+def test_an_exchange_at_the_beginning_of_a_quarter_tears_none(database: Database, total: Total) -> None:
+    points = six_kilowatts(45, lambda n: 900_000.0 + 100.0 * n)
+    del points["grid/active_power"]
+    fill(
+        database,
+        points,
+        (-60, [{"name": "grid", "role": "main"}]),
+        (90, [{"name": "grid", "role": "main", "since": of(45)}]),
+    )
+    assert total(0, 120)["main"]["energy_kwh"] == pytest.approx(4.4 + 7.4)
+
+
+def test_a_date_to_come_begins_then_and_later_files_do_not_move_it(database: Database, total: Total) -> None:
+    fill(
+        database,
+        six_kilowatts(45, lambda n: 900_000.0 + 100.0 * n),
+        (-60, [{"name": "grid", "role": "storage"}]),
+        (10, [{"name": "grid", "role": "main", "since": of(45)}]),
+        (60, [{"name": "grid", "since": of(45)}]),
+    )
+    found = total(0, 120)
+    assert {role: one["energy_kwh"] for role, one in found.items()} == {
+        "storage": pytest.approx(4.4),
+        "main": pytest.approx(1.4),
+        "consumption": pytest.approx(6.0),
+    }
+
+
+def test_until_a_date_to_come_the_file_before_holds(database: Database, total: Total) -> None:
+    fill(
+        database,
+        six_kilowatts(120, float),
+        (-60, [{"name": "grid", "role": "main"}]),
+        (10, [{"name": "grid", "role": "storage", "since": "9999-12-31T23:59:00Z"}]),
+    )
+    found = total(0, 120)
+    assert list(found) == ["main"]
+    assert found["main"]["energy_kwh"] == pytest.approx(11.9)
+
+
+def test_what_a_corrected_date_had_said_holds_no_more(database: Database, total: Total) -> None:
+    fill(
+        database,
+        six_kilowatts(45, lambda n: 900_000.0 + 100.0 * n),
+        (-60, [{"name": "grid", "role": "storage"}]),
+        (70, [{"name": "grid", "role": "generation", "since": of(60)}]),
+        (80, [{"name": "grid", "role": "main", "since": of(45)}]),
+    )
+    found = total(0, 120)
+    assert sorted(found) == ["main", "storage"]
+    assert found["storage"]["energy_kwh"] == pytest.approx(4.4)
+
+
+def test_a_changed_ratio_is_no_energy(database: Database, total: Total) -> None:
+    """The transformers were changed in minute 5; the hub got the file in minute 32, and the gateway in minute 50."""
+    fill(
+        database,
+        six_kilowatts(50, lambda n: 1.25 * (50_000.0 + 100.0 * 50) + 100.0 * (n - 50)),
+        (-60, [{"name": "grid", "role": "main", "ct_ratio": "200:5"}]),
+        (32, [{"name": "grid", "role": "main", "ct_ratio": "250:5", "since": of(5)}]),
+    )
+    # By the power until minute 15 and for an hour and its quarters from minute 30 on.
+    assert total(0, 120)["main"]["energy_kwh"] == pytest.approx(1.5 + 1.4 + 7.5 + 1.4)
+    assert total(0, 60)["main"]["energy_kwh"] == pytest.approx(1.5 + 1.4 + 3.0)
+
+
+def test_a_gateway_tells_as_its_file_said_then(database: Database, total: Total) -> None:
+    """The date of the meter is not that from which on its gateway sent statistics."""
+    fill(
+        database,
+        {
+            "press/active_power": each(range(60), lambda _: 6_000.0),
+            "press/active_power_mean": each(range(60, 120), lambda _: 6_000.0),
+        },
+        (-60, [{"name": "press"}]),
+        (60, [{"name": "press", "report": 60, "since": of(15)}]),
+    )
+    assert total(0, 120)["consumption"]["energy_kwh"] == pytest.approx(12.0)
+
+
+def test_before_a_meter_was_there_it_has_measured_nothing(database: Database, total: Total) -> None:
+    """Whether it came with the site or later; it was tried on a bench."""
+    fill(
+        database,
+        {
+            "grid/active_power": each(range(120), lambda _: 6_000.0),
+            "press/active_power": each(range(120), lambda _: 2_000.0),
+        },
+        (50, [{"name": "grid", "role": "main", "since": of(30)}]),
+        (90, [{"name": "grid", "role": "main", "since": of(30)}, {"name": "press", "since": of(60)}]),
+    )
+    found = total(0, 120)
+    assert found["main"]["energy_kwh"] == pytest.approx(9.0)
+    assert found["consumption"]["energy_kwh"] == pytest.approx(2.0)
 
 
 def test_a_counter_that_is_silent_has_not_counted_nothing(database: Database, total: Total) -> None:

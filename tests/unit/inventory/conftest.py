@@ -38,7 +38,7 @@ buses:
   - {name: yard, type: rtu, device: /dev/ttyS0}
 meters:
   - {name: supply, bus: hall, unit: 1, profile: eastron-sdm630, role: main, ct_ratio: 200:5}
-  - {name: press, bus: hall, unit: 2, profile: eastron-sdm630}
+  - {name: press, bus: hall, unit: 2, profile: eastron-sdm630, since: "2026-03-03T09:40:00Z"}
   - {name: pump, bus: yard, unit: 2, profile: carlo-gavazzi-em24}
   - name: process
     bus: hall

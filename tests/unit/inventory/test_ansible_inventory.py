@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from energy_collector import config_file
 
 from .conftest import ROOT, SITE, FleetOnDisk, other_site
 
@@ -95,6 +97,31 @@ def test_values_can_be_used_in_expressions_and_templates(two_sites: FleetOnDisk)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "msg: supply" in done.stdout
+
+
+def test_the_collector_is_given_no_date_of_a_meter(fleet: FleetOnDisk, tmp_path: Path) -> None:
+    """By the expressions of playbooks/site.yml; the collector would refuse a key that it does not know."""
+    *_, play = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
+    (install,) = (task for task in play["tasks"] if task["name"] == "Install the collector")
+    written = tmp_path / "config.json"
+    task = {
+        "ansible.builtin.copy": {"dest": str(written), "content": "{{ collector_config | to_json }}"},
+        "vars": install["vars"] | {"hub_name": "hub.energy.example", "hub": {"port": 8883}},
+    }
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(
+        yaml.safe_dump([{"hosts": "plant-a", "connection": "local", "gather_facts": False, "tasks": [task]}])
+    )
+    python = f"ansible_python_interpreter={sys.executable}"
+    done = run("ansible-playbook", "-i", fleet.file, "-e", python, playbook)
+    assert done.returncode == 0, done.stdout + done.stderr
+    config = json.loads(written.read_text())
+    meters = fleet.load().sites["plant-a"]["meters"]
+    assert [one.get("since") for one in meters].count("2026-03-03T09:40:00Z") == 1
+    assert config["meters"] == [
+        {key: value for key, value in one.items() if key != "since"} for one in meters
+    ]
+    assert len(config_file.parse(config).meters) == len(meters)
 
 
 @pytest.mark.parametrize(

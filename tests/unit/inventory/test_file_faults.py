@@ -125,6 +125,28 @@ SITE_FAULTS = [
         id="calibration-without-a-time",
     ),
     pytest.param(
+        "2026-02-28T12:00:00Z",
+        "2026-02-29T12:00:00Z",
+        [
+            '31: device_mapping.supply/active_power[1].from: found "2026-02-29T12:00:00Z", expected a day and a time that exist'
+        ],
+        id="calibration-on-no-day",
+    ),
+    pytest.param(
+        "2026-03-03T09:40:00Z",
+        "2026-03-03T25:40:00Z",
+        ['15: meters[1].since: found "2026-03-03T25:40:00Z", expected a day and a time that exist'],
+        id="meter-since-no-time",
+    ),
+    pytest.param(
+        "2026-03-03T09:40:00Z",
+        "2026-03-03T09:40:00",
+        [
+            '15: meters[1].since: found "2026-03-03T09:40:00", expected a time in UTC such as "2026-01-31T12:00:00Z"'
+        ],
+        id="meter-since-without-utc",
+    ),
+    pytest.param(
         "ct_ratio: 200:5",
         "ct-ratio: 200:5",
         ['14: meters[0].ct-ratio: unknown key, did you mean "ct_ratio"?'],

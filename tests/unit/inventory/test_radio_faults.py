@@ -146,13 +146,14 @@ def test_every_payload_file_says_whose_it_is() -> None:
 
 
 def test_the_collector_takes_what_a_site_file_says(fleet: FleetOnDisk, tmp_path: Path) -> None:
-    """playbooks/site.yml hands radios and meters on as they are."""
+    """playbooks/site.yml hands radios on as they are, and meters but for their date."""
     fleet.write("plant-a", site())
     values = fleet.load().sites["plant-a"]
     password = tmp_path / "password"
     password.write_text("x", encoding="utf-8")
     radios = [one | ({"password_file": str(password)} if "user" in one else {}) for one in values["radios"]]
-    handed_on = {key: values[key] for key in ("site", "interval", "buses", "meters")}
+    meters = [{key: one[key] for key in one if key != "since"} for one in values["meters"]]
+    handed_on = {key: values[key] for key in ("site", "interval", "buses")} | {"meters": meters}
     config = config_file.parse(handed_on | {"radios": radios, "hub": {"host": "hub.example"}})
     assert [(one.name, one.device, one.silence) for one in config.radio_meters] == [
         ("printer", "second-floor/printer", 1800.0),
