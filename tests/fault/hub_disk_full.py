@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk of the hub is full while readings flow, and is freed again: that of PostgreSQL's data, of its log of changes
-(WAL), or of the broker's memory.
+"""A disk of the hub is full while the hub is at work, and is freed again: that of PostgreSQL's data, of its log of
+changes (WAL), or of the broker's memory.
 
 Nothing is acknowledged that is not stored; everything arrives afterwards, and no service has to be told. What ends is
 started again as systemd does it (`Restart=` of the roles' units).
@@ -16,14 +16,17 @@ from tests.fault.report import FaultReport
 from tests.fault.rig.database import Database
 from tests.fault.rig.disk import SmallDisk
 from tests.fault.rig.ingest import Ingest
+from tests.fault.rig.load import Met
 from tests.fault.rig.process import wait_for
 from tests.fault.rig.rig import PATIENCE, pause, say
 from tests.fault.rig.sites import SitesRig
 
 SITES = [f"plant-{number}" for number in range(1, 4)]
 BROKER = "broker-1"
-# What a fresh cluster takes, and a few MB more.
-DATA, WAL, STORE = "96M", "24M", "4M"
+# Sites beside these, of twenty batches a second each.
+LOAD = 5
+# What a fresh cluster takes, and what these sites send in some minutes.
+DATA, WAL, STORE = "256M", "64M", "4M"
 # Bytes that do not fit any more then.
 NO_ROOM_FOR = 24_000_000
 FULL, QUICK_FULL = (15.0, 25.0), (4.0, 5.0)
@@ -75,16 +78,21 @@ def run(rounds: int) -> FaultReport:
     """A round is each disk once; with one or two rounds they are full for some seconds only."""
     report = FaultReport("hub-disk-full", rounds)
     span = QUICK_FULL if rounds <= 2 else FULL
-    with SmallHub(SITES, (BROKER,), as_the_hub=True) as rig:
+    with SmallHub(SITES, (BROKER,), as_the_hub=True, load=LOAD) as rig:
+        met = Met()
         for number in range(rounds):
             for what, disk in (("data", rig.data), ("wal", rig.wal), ("broker", rig.store)):
                 say(f"round {number + 1} of {rounds}: {what}")
+                with rig.database.connect() as connection:
+                    rig.pause(0.2, 1.2)
+                    met.look(rig.load, connection)
                 _full(rig, report, what, disk, span)
                 disk.free()
                 took = rig.wait_for_everybody()
                 key = f"after_{what}_s"
                 report.figures[key] = max(report.figures.get(key, 0), round(took, 1))
         rig.finish(report)
+        met.tell(report)
     return report
 
 
@@ -124,7 +132,8 @@ def _said(rig: SmallHub) -> str:
 def control() -> FaultReport:
     """An ingest that acknowledges whatever the database says."""
     report = FaultReport("hub-disk-full-control", 1)
-    with SmallHub(SITES, (BROKER,), as_the_hub=True, ingest="tests.fault.rig.ingest_that_gives_up") as rig:
+    sabotage = "tests.fault.rig.ingest_that_gives_up"
+    with SmallHub(SITES, (BROKER,), as_the_hub=True, ingest=sabotage, load=LOAD) as rig:
         rig.data.fill()
         report.faults = 1
         rig.pause(8, 10)

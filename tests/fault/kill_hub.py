@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 of an ingest worker, a broker, the balancer, PostgreSQL, one of its backends, or of all of them at once, at
-random instants, while readings flow.
+random instants, while the hub has its hands full. How many of these deaths met work is counted, too.
 
 All at once is a power cut of the hub's host, as far as processes go: what was in their memory is gone, what they had
 given to the kernel is there. Everything comes back in any order, and without being told.
@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable
 
 from tests.fault.report import FaultReport
+from tests.fault.rig.load import Met
 from tests.fault.rig.process import wait_for
 from tests.fault.rig.rig import PATIENCE, pause, say
 from tests.fault.rig.sites import SitesRig
 
 SITES = [f"plant-{number}" for number in range(1, 4)]
 BROKERS = ("broker-1", "broker-2")
+# Sites beside these, of twenty batches a second each.
+LOAD = 10
 # s that something is away; systemd takes two.
 AWAY = 3.0
 
@@ -91,7 +94,8 @@ DEATHS: dict[str, Callable[[SitesRig], None]] = {
 def run(rounds: int) -> FaultReport:
     """A round is each of them, in any order; one or two rounds are all at once and one other."""
     report = FaultReport("kill-hub", rounds)
-    with SitesRig(SITES, BROKERS, as_the_hub=True) as rig:
+    with SitesRig(SITES, BROKERS, as_the_hub=True, load=LOAD) as rig:
+        met = Met()
         # What no commit waits for is lost with every death of PostgreSQL, and not with one of five.
         rig.database.write_late()
         for number in range(rounds):
@@ -101,14 +105,17 @@ def run(rounds: int) -> FaultReport:
             random.shuffle(names)
             say(f"round {number + 1} of {rounds}: {', '.join(names)}")
             for name in names:
-                # Between two commits, in one, and before its acknowledgement.
-                pause(0.2, 1.2)
+                with rig.database.connect() as connection:
+                    # Between two commits, in one, and before its acknowledgement.
+                    pause(0.2, 1.2)
+                    met.look(rig.load, connection)
                 DEATHS[name](rig)
                 report.faults += 1
                 took = rig.wait_for_everybody()
                 key = f"{name.replace(' ', '_')}_s"
                 report.figures[key] = max(report.figures.get(key, 0), round(took, 1))
         rig.finish(report)
+        met.tell(report)
         _look_at_the_ends(rig, report)
     return report
 
@@ -149,7 +156,8 @@ WHERE b.chain = 0 AND b.received < now() - interval '5 seconds' GROUP BY s.name
 def control() -> FaultReport:
     """Batches are acknowledged before their commit is on the disk; then everything dies."""
     report = FaultReport("kill-hub-control", 1)
-    with SitesRig(SITES, BROKERS, as_the_hub=True, ingest="tests.fault.rig.ingest_without_waiting") as rig:
+    sabotage = "tests.fault.rig.ingest_without_waiting"
+    with SitesRig(SITES, BROKERS, as_the_hub=True, ingest=sabotage, load=LOAD) as rig:
         rig.database.write_late()
         for _ in range(3):
             pause(2, 4)

@@ -23,7 +23,8 @@ class FaultReport:
     `excused`: readings that were under way to the polling service when it died; `given_up`: the answer came too late on
     a busy machine, and a null says so; `dropped`: lost, and counted by the gateway itself; `late`: newer readings that
     waited for older ones, or a service that did not go on; `evidence`: what the hub found wrong with a chain or an
-    identity. `figures` are measurements that decide nothing.
+    identity; `idle`: faults that met a hub with nothing to do, where most of a run did. `figures` are measurements that
+    decide nothing.
     """
 
     name: str
@@ -41,6 +42,7 @@ class FaultReport:
     mistimed: int = 0
     late: int = 0
     evidence: int = 0
+    idle: int = 0
     nulls: int = 0
     dropped: int = 0
     figures: dict[str, float] = field(default_factory=dict)
@@ -75,10 +77,9 @@ class FaultReport:
     @property
     def passed(self) -> bool:
         """Nothing lost, doubled, invented or otherwise wrong, and something was measured at all."""
-        wrong = (self.lost, self.doubled, self.invented, self.locked_out)
-        return (
-            not any((*wrong, self.disordered, self.mistimed, self.late, self.evidence)) and self.readings > 0
-        )
+        wrong: tuple[int, ...] = (self.lost, self.doubled, self.invented, self.locked_out)
+        wrong += (self.disordered, self.mistimed, self.late, self.evidence, self.idle)
+        return not any(wrong) and self.readings > 0
 
     def write(self) -> Path:
         """Write the JSON file; returns its path."""

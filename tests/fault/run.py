@@ -245,9 +245,9 @@ def _tell(report: FaultReport, *, control: bool) -> bool:
     print(
         f"    {report.faults} faults, {report.readings} readings: {report.lost} lost, {report.doubled} doubled, "
         f"{report.invented} invented, {report.disordered} out of order, {report.mistimed} with a wrong time, "
-        f"{report.late} late, {report.evidence} pieces of evidence, {report.excused} excused, "
-        f"{report.given_up} given up, {report.dropped} dropped and counted, {report.locked_out} locked out; "
-        f"{target.name}"
+        f"{report.late} late, {report.evidence} pieces of evidence, {report.idle} met no work, "
+        f"{report.excused} excused, {report.given_up} given up, {report.dropped} dropped and counted, "
+        f"{report.locked_out} locked out; {target.name}"
     )
     for name, figure in report.figures.items():
         print(f"    {name}: {figure:g}")

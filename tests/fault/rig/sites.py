@@ -23,7 +23,8 @@ from tests.fault.rig.balancer import Balancer
 from tests.fault.rig.broker import Broker, HubBroker
 from tests.fault.rig.database import Database
 from tests.fault.rig.ingest import USUAL, Ingest
-from tests.fault.rig.meters import PROFILE, MeterServer
+from tests.fault.rig.load import Load, Source
+from tests.fault.rig.meters import PROFILE, Answer, MeterServer
 from tests.fault.rig.process import Process, wait_for
 from tests.fault.rig.rig import PATIENCE, paths_below, say
 from tests.fault.rig.standing import Standing
@@ -119,8 +120,10 @@ class SitesRig(Standing):
         as_the_hub: bool = False,
         ingest: str = USUAL,
         balancer: dict[str, object] | None = None,
+        load: int = 0,
     ) -> None:
-        """`as_the_hub`: the brokers are set up as the role hub_broker does it, revocation list included."""
+        """`as_the_hub`: the brokers are set up as the role hub_broker does it, revocation list included. `load`: so
+        many more sites keep the hub busy."""
         super().__init__()
         self._sites = list(sites)
         self._brokers = list(brokers)
@@ -128,6 +131,7 @@ class SitesRig(Standing):
         self._as_the_hub = as_the_hub
         self._ingest_module = ingest
         self._balancer_settings = balancer or {}
+        self._load = load
 
     def _start(self) -> None:
         folder = self.folder
@@ -156,6 +160,8 @@ class SitesRig(Standing):
                 name=name,
                 module=self._ingest_module,
                 crl=self.brokers[self._brokers[0]].folder / "crl.pem" if self._as_the_hub else None,
+                # While a worker waits for more batches of a group, no transaction is open.
+                group={"wait": 0} if self._load else {},
             )
             for name in ("ingest", "ingest-2")
         ]
@@ -172,6 +178,9 @@ class SitesRig(Standing):
         }
         for gateway in self.gateways.values():
             self._started(gateway)
+        names = [f"load-{number}" for number in range(1, self._load + 1)]
+        self.load = Load([Source(name, DOMAIN, self.balancer.port, folder, ca, authority) for name in names])
+        self._started(self.load)
         self.wait_for_everybody()
 
     def hub_broker(self, name: str) -> HubBroker:
@@ -190,7 +199,7 @@ class SitesRig(Standing):
     def attend(self) -> None:
         """Called while the rig waits."""
 
-    def _started(self, part: Database | Broker | Balancer | Ingest | Gateway) -> None:
+    def _started(self, part: Database | Broker | Balancer | Ingest | Gateway | Load) -> None:
         self._stack.callback(part.end if isinstance(part, HubBroker) else part.stop)
         part.start()
 
@@ -206,13 +215,14 @@ class SitesRig(Standing):
                 newest = self.newest()
             except psycopg.OperationalError:
                 return list(self.gateways)
-            return [name for name in self.gateways if newest.get(name, 0) < began]
+            return [name for name in self.gateways if newest.get(name, 0) < began] + self.load.behind(began)
 
         try:
             wait_for(lambda: not behind(), "readings of every site are committed", patience)
         except AssertionError as error:
-            late = self.gateways[behind()[0]]
-            raise AssertionError(f"{error}; {late.name} says: {late.delivering.journal[-500:]}") from None
+            late = behind()
+            says = [self.gateways[name].delivering.journal[-500:] for name in late if name in self.gateways]
+            raise AssertionError(f"{error}; not of {', '.join(late)}; one says: {says[:1]}") from None
         return time.time() - began
 
     def newest(self) -> dict[str, float]:
@@ -238,17 +248,19 @@ class SitesRig(Standing):
 
     def waiting(self, before: float) -> list[str]:
         """Sites whose gateways hold something that they measured before a time, and that is not acknowledged."""
-        return [name for name, gateway in self.gateways.items() if gateway.oldest() < before]
+        waiting = [name for name, gateway in self.gateways.items() if gateway.oldest() < before]
+        return waiting + self.load.waiting(before)
 
     def finish(self, report: FaultReport, patience: float = PATIENCE, stranger: str = "") -> None:
         """Let the meters fall silent, wait for what is under way, and count both ends into the report. What the hub
         found wrong with a site that is none of the rig's is for the test to look at."""
         for gateway in self.gateways.values():
             gateway.meter.silent = True
+        self.load.silent = True
         say("waiting for what is still under way")
         deadline = time.monotonic() + patience
         while True:
-            found = {name: self._count(gateway) for name, gateway in self.gateways.items()}
+            found = {name: self._count(name, answers) for name, answers in self._answers().items()}
             if not any(one.lost for one in found.values()) or time.monotonic() > deadline:
                 break
             time.sleep(2.0)
@@ -260,5 +272,9 @@ class SitesRig(Standing):
         report.evidence += len(evidence)
         report.findings += evidence[:20]
 
-    def _count(self, gateway: Gateway) -> exact.Exact:
-        return exact.count(gateway.meter.answers, self.database.rows(gateway.name), {UNIT: METER})
+    def _answers(self) -> dict[str, list[Answer]]:
+        gateways = {name: gateway.meter.answers for name, gateway in self.gateways.items()}
+        return gateways | {one.name: one.answers for one in self.load.sources}
+
+    def _count(self, name: str, answers: list[Answer]) -> exact.Exact:
+        return exact.count(answers, self.database.rows(name), {UNIT: METER})
