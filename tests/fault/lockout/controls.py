@@ -17,19 +17,6 @@ from tests.fault.lockout.plan import Round
 RECOVERY = 20.0
 PROGRAM = "/usr/local/lib/energy-guard/energy-guard.pyz"
 
-# The guard believes that all is well: its timer fires, and what it starts does nothing. In /run and for this unit
-# alone, so that nothing which the guard compares or installs is in its way.
-_NO_TIMER = """set -eu
-mkdir -p /run/systemd/system/energy-guard-restore.service.d
-cat > /run/systemd/system/energy-guard-restore.service.d/control.conf <<'EOF'
-[Service]
-ExecStart=
-ExecStart=/bin/true
-Restart=no
-EOF
-systemctl daemon-reload
-"""
-
 # The unit is there and enabled, and never runs. A timer that was armed before the cut is gone with it.
 _NO_BOOT = """set -eu
 mkdir -p /etc/systemd/system/energy-guard-boot.service.d
@@ -40,11 +27,13 @@ EOF
 systemctl daemon-reload
 """
 
-TAKEN = {"timer": _NO_TIMER, "boot": _NO_BOOT}
+# The timer is stopped once it is armed, as one of the deaths: a guard whose timer cannot be armed changes nothing.
+TAKEN = ("timer", "boot")
 
 
 def take_away(host: LabHost, what: str) -> None:
-    host.exec("sh", "-s", stdin=TAKEN[what])
+    if what == "boot":
+        host.exec("sh", "-s", stdin=_NO_BOOT)
 
 
 def recover(host: LabHost) -> bool:
@@ -52,12 +41,7 @@ def recover(host: LabHost) -> bool:
     try:
         if host.power["state"] != "running":
             return False
-        for unit in ("boot", "restore"):
-            host.exec(
-                "rm",
-                "-rf",
-                *(f"/{top}/systemd/system/energy-guard-{unit}.service.d" for top in ("etc", "run")),
-            )
+        host.exec("rm", "-rf", "/etc/systemd/system/energy-guard-boot.service.d")
         host.exec("systemctl", "daemon-reload")
         host.exec("python3", PROGRAM, "restore", "--now")
     except (LabError, subprocess.TimeoutExpired):
@@ -81,6 +65,8 @@ def rounds(what: str, seed: int) -> list[Round]:
     for number, kind in enumerate(kinds[what], 1):
         # By then the change is applied, and its controller has not yet given up.
         delay = rng.uniform(5, 12)
-        death = Death("controller", ARMED, delay) if what == "timer" else Death("cut", ARMED, delay, 1.0)
-        planned.append(Round(number, f"{seed}/{number}", kind, death.what, (death,)))
+        deaths = [Death("timer", ARMED, 0.0), Death("controller", ARMED, delay)]
+        if what == "boot":
+            deaths = [Death("cut", ARMED, delay, 1.0)]
+        planned.append(Round(number, f"{seed}/{number}", kind, deaths[-1].what, tuple(deaths)))
     return planned

@@ -58,6 +58,8 @@ class Death:
                     play.kill_sessions()
                 case "controller":
                     play.kill()
+                case "timer":
+                    host.exec("systemctl", "stop", "energy-guard-restore.timer")
                 case "nm-killed":
                     host.exec("systemctl", "kill", "--signal=KILL", "NetworkManager.service")
                 case "nm-stopped":

@@ -32,7 +32,17 @@ TICK = 0.1
 class Trial:
     """One round on one host."""
 
-    def __init__(self, host: LabHost, site: Site, planned: Round, wait: float, folder: Path) -> None:
+    def __init__(
+        self,
+        host: LabHost,
+        site: Site,
+        planned: Round,
+        wait: float,
+        folder: Path,
+        *,
+        last_chance: float = LAST_CHANCE,
+    ) -> None:
+        self._last_chance = last_chance
         self.host = host
         self.site = site
         self.planned = planned
@@ -107,7 +117,7 @@ class Trial:
                 if self._is_back(before) and self._quiet(now) and not self._waiting:
                     return
             late = self._too_late(now)
-            if late > LAST_CHANCE:
+            if late > self._last_chance:
                 self._give_up(before)
                 return
 
@@ -136,7 +146,7 @@ class Trial:
         if not self._play.ended:
             self.outcome.fail("wrong", "the play has not ended")
         if not self.host.lets_in():
-            self.outcome.fail("lost", f"no new connection {GRACE + LAST_CHANCE:.0f} s after the wait")
+            self.outcome.fail("lost", f"no new connection {GRACE + self._last_chance:.0f} s after the wait")
         if self.host.power["state"] != "running":
             self.outcome.fail("lost", f"the lab says: {self.host.power['state']}: {self.host.power['error']}")
         if self.view.pending:
