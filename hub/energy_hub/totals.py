@@ -37,7 +37,7 @@ Row = dict[str, Any]
 # What a site's file says holds until the next one; what was before the first is by that one. A site with a meter that
 # has a date of its own needs all of them: a later one may say what was then, and an earlier one may still hold for it.
 # Two hours: another ratio has an hour to reach its gateway.
-_DESCRIBED = """
+DESCRIBED = """
 SELECT * FROM (
     SELECT s.id AS number, s.name AS site, d.since, min(d.since) OVER of_site AS first,
            lead(d.since) OVER of_site AS ends,
@@ -150,7 +150,7 @@ def _of_database(
 def _spans(
     cursor: psycopg.Cursor[Row], since: datetime, until: datetime, sites: list[str] | None
 ) -> Iterator[_Span]:
-    described = cursor.execute(_DESCRIBED, {"since": since, "until": until, "sites": sites}).fetchall()
+    described = cursor.execute(DESCRIBED, {"since": since, "until": until, "sites": sites}).fetchall()
     points: dict[int, dict[str, int]] = {}
     wanted = {"points": [POWER, MEAN, IMPORT, EXPORT], "sites": sorted({row["number"] for row in described})}
     for row in cursor.execute(_POINTS, wanted):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from energy_hub import health, reconcile, report, totals
+from energy_hub import completeness, health, reconcile, report, totals
 from energy_hub.commands import tools
 from energy_hub.fleet import document as fleet
 
@@ -63,6 +63,18 @@ def add(commands: Any) -> None:
         default=reconcile.LIMIT,
         help="part of the supply that may be missing: %(default)s",
     )
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    one = tools.command(
+        commands,
+        "completeness",
+        _completeness,
+        "readings that are here, of those that each site's file lets expect",
+        "energy_read",
+    )
+    one.add_argument("--site", help="one site, with its meters (default: all, without)")
+    one.add_argument("--since", type=tools.moment, required=True, help="first time, ISO 8601")
+    one.add_argument("--until", type=tools.moment, help="time after the last, ISO 8601 (default: now)")
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     one = tools.command(
@@ -197,6 +209,31 @@ def _reconcile(options: argparse.Namespace) -> int:
             ],
         )  # fmt: skip
     return tools.FAILED if any(one.state == "differs" for one in found.values()) else tools.OK
+
+
+def _completeness(options: argparse.Namespace) -> int:
+    until = options.until or datetime.now(UTC)
+    with tools.reader(options) as databases:
+        found = databases.merged(
+            lambda one: completeness.of_database(one, options.since, until, options.site), options.site
+        )
+    if options.json:
+        tools.print_json({"sites": {site: asdict(one) for site, one in found.items()}})
+        return tools.OK
+    rows: list[tuple[str, str, completeness.Count]] = [(site, "all", one) for site, one in found.items()]
+    if options.site is not None:
+        rows += [(site, meter, one) for site, whole in found.items() for meter, one in whole.meters.items()]
+    tools.print_table(
+        ("site", "meter", "points", "expected", "received", "missing", "null", "complete"),
+        [
+            (
+                site, meter, one.points, one.expected, one.received, one.missing, one.null,
+                f"{100 * (1 - one.missing / one.expected):.2f} %" if one.expected else "-",
+            )
+            for site, meter, one in rows
+        ],
+    )  # fmt: skip
+    return tools.OK
 
 
 def _totals(options: argparse.Namespace) -> int:

@@ -49,7 +49,7 @@ def description_of(row: Mapping[str, Any]) -> Description:
         _text(row["region"]),
         row["first"],
         row["since"],
-        _seconds(row["interval"], INTERVAL),
+        seconds(row["interval"], INTERVAL),
         tuple(described_meters(row["meters"])),
     )
 
@@ -106,7 +106,7 @@ def meter_of(
     return Meter(
         name,
         role,
-        _seconds(interval, usual),
+        seconds(interval, usual),
         None if role == PROCESS else power,
         _counter(one, IMPORT, points),
         _counter(one, EXPORT, points),
@@ -127,7 +127,8 @@ def without_power(described: Description, points: Iterable[str]) -> list[str]:
     return [str(one["name"]) for one in described.meters if one["name"] not in have]
 
 
-def _seconds(value: object, usual: float) -> float:
+def seconds(value: object, usual: float) -> float:
+    """An interval of a site's file; the usual one where it has none, or none that could be."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
         return float(value)
     return usual
