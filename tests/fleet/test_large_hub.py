@@ -17,6 +17,7 @@ from functools import partial
 import pytest
 from wattfleet.playbook import PlaybookResult
 
+from tests.fleet import energies
 from tests.fleet.large import BROKERS, CERTIFICATES, DATABASES, DOMAIN, Knocking, LargeFleet, wait
 from tests.fleet.test_certificates import in_use, serial_on
 from tests.fleet.test_main_path import EXECUTIONS_MAX, explain
@@ -149,6 +150,7 @@ def test_a_site_moves_to_another_database_while_its_data_flows(large: LargeFleet
     assert large.stored(source, site) == 0
     report = large.counted("move", start, time.time())
     assert report.passed, report.findings[:10]
+    energies.held_against_the_simulators(large, DATABASES.values())
 
 
 def backed_up(fleet: LargeFleet, database: str) -> bool:
@@ -179,6 +181,7 @@ def test_both_databases_go_back_to_a_time_before_a_move(large: LargeFleet) -> No
     # Also what the databases had had of the time since then: the gateways have sent it again.
     report = large.counted("restore", start, time.time())
     assert report.passed, report.findings[:10]
+    energies.held_against_the_simulators(large, DATABASES.values())
     assert large.stored(target, site) == 0
     unchanged(large.play("hub"))
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import random
-import shlex
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wattfleet.demo.totals import RESOLUTION
 from wattfleet.playbook import PlaybookResult
 from wattfleet_lab.addresses import Plan
 from wattfleet_lab.leftovers import leftovers
 from wattfleet_lab.meters import truth
 
 from tests.fault import kill_services, power_cut
+from tests.fleet import energies
 from tests.fleet.counting import QUANTUM, STAMP_TOLERANCE, count_site
 from tests.fleet.fleet import Fleet
 
@@ -157,59 +155,8 @@ def test_every_value_is_what_the_meter_sent(fleet: Fleet) -> None:
     assert compared > 100
 
 
-COUNTED = (
-    "SELECT s.name, split_part(p.name, '/', 1), extract(epoch FROM min(q.first_time)),"
-    " extract(epoch FROM max(q.last_time)) FROM rollup_quarter q JOIN point p ON p.id = q.point"
-    " JOIN site s ON s.id = p.site WHERE p.name ~ '/energy_(import|export)$' AND q.last_time IS NOT NULL GROUP BY 1, 2"
-)
-
-
-def counted(fleet: Fleet) -> dict[tuple[str, str], tuple[float, float]]:
-    """(site, meter) -> Unix times of the first and the last reading of its counters that the hub's figures have."""
-    said = fleet.ssh("hub", f"sudo -u postgres psql -XAtq energy -c {shlex.quote(COUNTED)}")
-    rows = [line.split("|") for line in said.splitlines()]
-    return {(site, meter): (float(first), float(last)) for site, meter, first, last in rows}
-
-
 def test_the_fleets_totals_are_what_the_simulators_produced(fleet: Fleet) -> None:
-    description = json.loads(fleet.state.meters.read_text())
-
-    def net(site: str, meter: str, at: float) -> float:
-        """kWh that a meter has counted, taken less given."""
-        true = truth.totals(description, at)[site][meter]
-        return float(true["energy_import"] - true["energy_export"]) / 1000
-
-    before = counted(fleet)
-    now = datetime.now(UTC)
-    span = [
-        "--since",
-        (now - timedelta(days=1)).isoformat(),
-        "--until",
-        (now + timedelta(days=1)).isoformat(),
-    ]
-    found = json.loads(fleet.hub.command("totals", *span, "--json"))["roles"]
-    after = counted(fleet)
-    # Import and export, at both ends of the span.
-    slack = 4 * RESOLUTION / 1000
-    bounds: dict[str, tuple[float, float]] = {}
-    for site, content in fleet.sites.items():
-        for meter in content["meters"]:
-            role = meter.get("role", "consumption")
-            if role == "process":
-                continue
-            first, last = before[site, meter["name"]]
-            ends = [net(site, meter["name"], at) for at in (last, after[site, meter["name"]][1])]
-            begin = net(site, meter["name"], first)
-            low, high = bounds.get(role, (0.0, 0.0))
-            bounds[role] = low + min(ends) - begin - slack, high + max(ends) - begin + slack
-    assert set(found) == set(bounds)
-    for role, (low, high) in bounds.items():
-        total = found[role]["energy_kwh"]
-        print(f"{role}: {total:.2f} kWh at the hub, {low:.2f} to {high:.2f} kWh at the simulators")
-        assert low <= total <= high, f"{role}: {total} kWh at the hub, {low} to {high} kWh at the simulators"
-        assert found[role]["unknown"] == 0
-    # What is asked is not lost in what may be: the supply has counted more than that.
-    assert abs(found["main"]["energy_kwh"]) > bounds["main"][1] - bounds["main"][0]
+    energies.held_against_the_simulators(fleet)
 
 
 def test_a_power_cut_needs_nobody(fleet: Fleet) -> None:
