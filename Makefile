@@ -84,7 +84,7 @@ fleet: bootstrap release ## The whole path, every reading counted at both ends: 
 	pytest tests/fleet --fleet-sites $(SITES)
 
 .PHONY: fleet-short
-fleet-short: bootstrap release ## The same without what takes many minutes and runs in Molecule as well: renewal, replacement, revocation
+fleet-short: bootstrap release ## The same without what takes many minutes: renewal, replacement, revocation, an upgrade, a hub that grows
 	pytest tests/fleet --fleet-sites $(SITES) -m "not long and not rollout"
 
 .PHONY: fleet-rollout
@@ -102,8 +102,9 @@ bench: bootstrap-bench ## Benchmarks into build/bench and docs/reference/costs.m
 	python tools/costs_page.py
 
 .PHONY: faults
-faults: bootstrap-tests release ## Fault tests at full size into build/faults: make faults [WHAT=name] [ROUNDS=n]
+faults: bootstrap-tests release ## Fault tests at full size into build/faults and docs/reference/faults.md: make faults [WHAT=name] [ROUNDS=n]
 	python tests/fault/run.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(WHAT)
+	python tools/faults_page.py
 
 .PHONY: faults-few
 faults-few: bootstrap-tests ## The fault tests with few rounds, those that count readings of a lab fleet left out
