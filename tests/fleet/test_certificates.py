@@ -23,7 +23,7 @@ from wattfleet.paths import ROOT
 from tests.fleet.fleet import Fleet
 from tests.fleet.test_main_path import explain
 
-# The same flows run in the Molecule scenarios identity and hub_broker, on a broker and single hosts.
+# The Molecule scenarios identity and hub_broker play the roles' part of it; the playbooks run here alone.
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
 
 SITE = "lab-01"
