@@ -22,7 +22,7 @@ SOURCES = ROOT / "tests" / "fault"
 PAGE = ROOT / "docs" / "reference" / "faults.md"
 
 HEAD = """\
-<!-- Written by tools/faults_page.py from the results of `make faults`; change neither the page nor a figure by hand. -->
+<!-- Written by tools/faults_page.py from the results of `make faults`; change no figure by hand. -->
 # What was broken, and what came of it
 
 Faults at random instants while readings flow, by `make faults WHAT=<fault>`; CI runs most of them with few rounds.
