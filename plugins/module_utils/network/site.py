@@ -10,6 +10,9 @@ from .connection import Connection
 
 AUTO = "auto"  # an address that DHCP or the mobile network gives
 ENERGY = "EnergyInternal"  # what the connection of the meters' network is called on the gateway
+LAN = "lan"
+# Seconds in which a controller comes back by a link; the keys are LINKS of the site file's schema.
+WAITS = {LAN: 60, "cellular": 120, "satellite": 300}
 _SAME = ("interface", "gateway", "gateway6", "metric", "vlan", "modem", "ipv6")
 
 Network = t.Mapping[str, t.Any]
@@ -61,6 +64,11 @@ def links_of(site: Network) -> list[str]:
         names[keys["interface"]] = None
         names.update(dict.fromkeys((keys.get("bond") or {}).get("interfaces", ())))
     return list(names)
+
+
+def wait_of(site: Network) -> int:
+    """Seconds that a change of a site waits at least for its confirmation. What is no site, as the hub, is on a LAN."""
+    return WAITS[site["link"]["type"] if site else LAN]
 
 
 def _given(value: t.Any) -> t.Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,37 @@ def test_host_variables_are_plain(two_sites: FleetOnDisk) -> None:
     expected = two_sites.load()
     assert variables["energy_site"] == expected.sites["plant-a"]
     assert variables["energy_fleet"] == expected.facts
+
+
+def waits(node: Any) -> set[str]:
+    """What a playbook says of the time in which a change has to be confirmed, wherever it says so."""
+    found: set[str] = set()
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(value, (dict, list)):
+            found |= waits(value)
+        elif re.search(r"wait(_min)?$", str(key)):
+            found.add(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("playbook", "expected"),
+    [
+        ("site", {"plant-a": "60", "plant-b": "300"}),
+        ("tasks/renew_site", {"plant-a": "60", "plant-b": "300"}),
+        ("revert_hardening", {"hub": "60", "plant-a": "60", "plant-b": "300"}),
+    ],
+)
+def test_a_change_of_a_site_waits_by_its_link(
+    two_sites: FleetOnDisk, playbook: str, expected: dict[str, str]
+) -> None:
+    said = waits(yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text(encoding="utf-8")))
+    assert said
+    for wait in said:
+        hosts = ["-i", two_sites.file, ",".join(expected)]
+        done = run("ansible", *hosts, "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": wait}))
+        found = re.findall(r'^(\S+) \| SUCCESS.*?msg"?: "?(\d+)', done.stdout, re.DOTALL | re.MULTILINE)
+        assert dict(found) == expected, done.stdout + done.stderr
 
 
 def test_hub_has_the_fleet_and_no_site(two_sites: FleetOnDisk) -> None:

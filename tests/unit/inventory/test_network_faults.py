@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from plugins.module_utils.inventory.schema import LINKS
 from plugins.module_utils.network import site as networks
 
 from .conftest import SITE, FleetOnDisk
@@ -254,3 +255,7 @@ def test_a_site_becomes_connections() -> None:
 
 def test_the_links_of_a_site_are_its_interfaces_and_the_ports_of_its_bonds() -> None:
     assert networks.links_of(values()) == ["eth0", "bond0.20", "bond0", "eth1", "eth2", "wwan0", "eth3"]
+
+
+def test_each_link_that_a_site_file_may_name_has_its_wait() -> None:
+    assert networks.WAITS.keys() == LINKS.keys()
