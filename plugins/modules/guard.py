@@ -232,6 +232,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+msg:
+  description: What has become of the change, in one line.
+  returned: when a change was begun
+  type: str
+  sample: >-
+    lab-01: the change of sshd was applied, and confirmed over a new connection after 1.3 s. It would have been
+    undone after 60 s; a new connection took 0.4 s.
 guard:
   description: What became of the change.
   returned: when something differed, outside check mode
@@ -239,7 +246,7 @@ guard:
   sample: {outcome: confirmed, measured: 0.4, wait: 60, took: 2.1, reason: null, restored_exactly: null}
   contains:
     outcome:
-      description: V(confirmed) or V(undone); V(unknown) if the host did not answer until 30 s after the wait.
+      description: V(confirmed) or V(undone); V(unknown) if the host did not say which until 30 s after the wait.
       type: str
     measured:
       description: Seconds that a new connection with one execution took.
@@ -251,7 +258,7 @@ guard:
       description: Seconds from the beginning of the change until its outcome was known.
       type: float
     reason:
-      description: Why it was undone.
+      description: Why it was undone, or what a host has said last that is still undoing it.
       type: str
     restored_exactly:
       description: Whether the host has compared itself with what was kept, and found no difference.

@@ -221,6 +221,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+msg:
+  description: What has become of the change, in one line.
+  returned: when a change was begun
+  type: str
+  sample: >-
+    lab-01: the change of network was applied, and confirmed over a new connection after 1.3 s. It would have been
+    undone after 60 s; a new connection took 0.4 s.
 connections:
   description: What was done for each connection.
   returned: always

@@ -72,6 +72,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+msg:
+  description: What has become of the change, in one line.
+  returned: when a change was begun
+  type: str
+  sample: >-
+    lab-01: the change of firewall was applied, and confirmed over a new connection after 1.3 s. It would have been
+    undone after 60 s; a new connection took 0.4 s.
 tried:
   description: What the trial of a ruleset that differs has found, a line a connection.
   returned: when the table differs
@@ -84,7 +91,7 @@ guard:
   type: dict
   contains:
     outcome:
-      description: V(confirmed), V(undone), or V(unknown) where the host has not answered any more.
+      description: V(confirmed), V(undone), or V(unknown) where the host has not said what became of it.
       type: str
     measured:
       description: Seconds that a new connection takes.
@@ -96,7 +103,7 @@ guard:
       description: Seconds from the begin to the end.
       type: float
     reason:
-      description: Why the change was undone.
+      description: Why the change was undone, or what a host has said last that is still undoing it.
       type: str
     restored_exactly:
       description: Whether the host is exactly as it was.

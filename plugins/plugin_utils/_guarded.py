@@ -20,6 +20,7 @@ WAIT_MIN = 60.0
 # Seconds within which a module that is cut off has begun its change, if it ever does; more on a link that is slow.
 BEGIN = 15.0
 NEVER = "it was never begun"
+PAGE = "See docs/how-to/change-was-undone.md."
 
 
 class GuardedAction(ConnectionAction):
@@ -82,10 +83,12 @@ class GuardedAction(ConnectionAction):
         arguments["guard"].update(phase="begin", digest=digest)
         begun = time.monotonic()
         told = {"measured": measured, "wait": wait, "reason": None, "restored_exactly": None}
+        subject = arguments.get("subject")
         answer = self._ask(None, arguments, task_vars)
         crash = _crash(answer)
         if answer is not None and "guard" in answer:
             result.update({key: value for key, value in answer.items() if key != "guard"})
+            subject = answer["guard"].get("subject") or subject
             end = answer["guard"] if answer["guard"].get("outcome") else None
         elif answer is not None and answer.get("failed") and not crash:
             # The module has refused, so nothing has begun.
@@ -103,23 +106,32 @@ class GuardedAction(ConnectionAction):
         told.update(outcome=end["outcome"], took=took)
         if end["outcome"] != "confirmed":
             told.update(reason=end.get("reason"), restored_exactly=end.get("exact"))
-            result.update(
-                failed=True,
-                changed=False,
-                msg=self._words(str((task_vars or {}).get("inventory_hostname", "the host")), told),
-            )
-        result["guard"] = told
+            result.update(failed=True, changed=False)
+        host = str((task_vars or {}).get("inventory_hostname", "the host"))
+        result.update(guard=told, msg=self._words(host, end.get("subject") or subject, told))
         self._reconnect()
         return result
 
     @staticmethod
-    def _words(host: str, told: dict[str, Any]) -> str:
+    def _words(host: str, subject: str | None, told: dict[str, Any]) -> str:
+        if told["outcome"] == "confirmed":
+            what = f" of {subject}" if subject else ""  # the answers that name it may have been lost
+            return (
+                f"{host}: the change{what} was applied, and confirmed over a new connection after {told['took']:g} s. "
+                f"It would have been undone after {told['wait']:g} s; a new connection took {told['measured']:g} s."
+            )
         if told["outcome"] == "undone":
             exactly = "exactly as it was" if told["restored_exactly"] else "back"
-            return f"The change of {host} was undone, because {told['reason']}. The host is {exactly}."
+            return f"The change of {host} was undone, because {told['reason']}. The host is {exactly}. {PAGE}"
+        if told["reason"]:
+            return (
+                f"{host} is not as it was {told['took']:g} s after the change was begun. It answers: {told['reason']}. "
+                f"It goes on by itself until nothing differs. {PAGE}"
+            )
         return (
             f"{host} has not answered over a new connection for {told['took']:g} s since the change was begun. It "
-            "undoes the change by itself; whether it has is not known. See journalctl -t energy-guard on the host."
+            "undoes the change by itself; whether it has is not known. See journalctl -t energy-guard on the host, "
+            f"and {PAGE.removeprefix('See ')}"
         )
 
     def _confirm(
@@ -137,7 +149,9 @@ class GuardedAction(ConnectionAction):
             if late and answer is not None and answer.get("refusal") in ("nothing", "wrong_nonce"):
                 return {"outcome": "undone", "reason": NEVER, "exact": True}
             if time.monotonic() >= begun + wait + GRACE:
-                return {"outcome": "unknown"}
+                # A host that refuses the confirmation and names no outcome is still undoing the change.
+                refused = answer is not None and answer.get("refusal")
+                return {"outcome": "unknown", "reason": answer["msg"] if answer and refused else None}
             time.sleep(0.5)
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.wattfleet.energy.plugins.plugin_utils import _guarded
 
+ROOT = Path(__file__).parents[3]
 Answer = dict[str, Any]
 NOTHING: Answer = {"failed": True, "refusal": "nothing", "msg": "no change waits for a confirmation"}
 
@@ -100,6 +103,31 @@ def test_the_wait_is_three_times_a_new_connection_and_a_minute_at_least(
     assert (result["changed"], result["guard"]["outcome"], action.waits) == (True, "confirmed", wait)
 
 
+@pytest.mark.parametrize(
+    ("begins", "confirms", "what"),
+    [
+        ({"subject": "firewall"}, {}, "the change of firewall was"),
+        ({}, {"subject": "firewall"}, "the change of firewall was"),
+        ({}, {}, "the change was"),  # one that was confirmed already when it was asked for again
+    ],
+)
+def test_a_change_that_was_confirmed_is_told_in_one_line(
+    clock: Clock, begins: Answer, confirms: Answer, what: str
+) -> None:
+    action = Action(
+        clock,
+        30.0,
+        lambda: {"changed": True, "guard": {"phase": "applied", **begins}},
+        lambda: {**confirmed(), **confirms},
+    )
+    result = action.run(task_vars={"inventory_hostname": "lab-01"})
+    assert result["msg"] == (
+        f"lab-01: {what} applied, and confirmed over a new connection after 30 s. It would have been undone after "
+        "90 s; a new connection took 30 s."
+    )
+    assert "failed" not in result
+
+
 @pytest.mark.parametrize("begins", [crashed, crashed_before])
 def test_a_module_that_has_crashed_is_told_with_its_reason(
     clock: Clock, begins: Callable[[], Answer]
@@ -154,5 +182,21 @@ def test_what_was_never_begun_is_told_after_a_while(clock: Clock) -> None:
 
 
 def test_a_host_that_stays_away_is_not_known(clock: Clock) -> None:
-    result = Action(clock, 0.3, lost, lost).run(task_vars={})
+    result = Action(clock, 0.3, lost, lost).run(task_vars={"inventory_hostname": "lab-01"})
     assert (result["failed"], result["guard"]["outcome"]) == (True, "unknown")
+    assert "lab-01 has not answered over a new connection" in result["msg"]
+
+
+def test_a_host_that_answers_and_is_still_undoing_is_not_told_as_one_that_is_silent(clock: Clock) -> None:
+    late = {"failed": True, "refusal": "late", "phase": "restoring", "msg": "too late: it is being undone"}
+    result = Action(clock, 0.3, lost, lambda: late).run(task_vars={"inventory_hostname": "lab-01"})
+    assert (result["failed"], result["guard"]["outcome"]) == (True, "unknown")
+    assert "It answers: too late: it is being undone. It goes on by itself" in result["msg"]
+
+
+@pytest.mark.parametrize("confirms", [lambda: NOTHING, lost])
+def test_what_was_not_kept_names_the_page_for_it(clock: Clock, confirms: Callable[[], Answer]) -> None:
+    result = Action(clock, 0.3, lost, confirms).run(task_vars={})
+    page = re.search(r"docs/\S+\.md", result["msg"])
+    assert page is not None
+    assert (ROOT / page[0]).is_file()
