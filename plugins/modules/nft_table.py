@@ -23,6 +23,8 @@ description:
     itself and puts the old table back, with its counters, where none comes through.
   - The file O(path) that the table is loaded from at boot is written with the confirmation, so a reboot
     before that brings the old table back, too.
+  - O(unit), which loads that file at boot, is enabled with the change, and is as it was where the change is undone.
+    So no confirmed table is without a unit that loads it.
 extends_documentation_fragment:
   - wattfleet.energy._attributes.guard
 options:
@@ -38,6 +40,11 @@ options:
     description: File that the table is loaded from at boot.
     type: path
     default: /etc/nftables.d/wattfleet.nft
+  unit:
+    description:
+      - Unit of systemd that loads O(path) at boot, and is to start at every boot. It has to be installed already.
+      - Without it no unit is looked at.
+    type: str
   strangers:
     description:
       - Addresses that stand for everybody. At least one of those that are of the controller's address family
@@ -64,6 +71,7 @@ EXAMPLES = r"""
 - name: Apply the table, and confirm it over a new connection
   wattfleet.energy.nft_table:
     content: "{{ lookup('ansible.builtin.template', 'wattfleet.nft.j2') }}"
+    unit: energy-firewall.service
     guard:
       wait_min: 120
       probes:
@@ -120,12 +128,15 @@ guard:
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wattfleet.energy.plugins.module_utils._ruleset_trial import NoTrialError
 from ansible_collections.wattfleet.energy.plugins.module_utils._ruleset_verdict import verdict
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.change import Change
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.embed import GUARD_SPEC, conclude, settle
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.errors import GuardError
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import Host
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.tables import without_passing
 
 
@@ -151,6 +162,15 @@ def first_fault(text: str) -> str:
     """The first of nft's complaints in one line, without the name of a file that is gone by then."""
     first = text.strip().partition("\n")[0]
     return re.sub(r"^\S+/wanted\.nft:(\d+):", r"line \1, columns ", first)
+
+
+def unit_differences(module: AnsibleModule, units: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Where units are not as wanted, as --diff shows it."""
+    try:
+        return Change(subject="firewall", units=units).differences(Host())
+    except GuardError as error:
+        module.fail_json(msg=f"{error}; nothing has been changed")
+        raise AssertionError from None  # fail_json does not return
 
 
 class Table:
@@ -203,6 +223,7 @@ def main() -> None:
             "name": {"type": "str", "default": "wattfleet"},
             "content": {"type": "str", "required": True},
             "path": {"type": "path", "default": "/etc/nftables.d/wattfleet.nft"},
+            "unit": {"type": "str"},
             "strangers": {
                 "type": "list",
                 "elements": "str",
@@ -212,7 +233,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    name, path = module.params["name"], module.params["path"]
+    name, path, unit = module.params["name"], module.params["path"], module.params["unit"]
     content = module.params["content"].rstrip("\n") + "\n"
     reason = forbidden(name, content)
     if reason:
@@ -220,12 +241,13 @@ def main() -> None:
     script_text = replacing(name, content)
     table = Table(module)
     on_disk = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
+    units = [{"name": unit, "enabled": True}] if unit else []
     diff = []
     if on_disk != script_text:
         diff = [{"before_header": path, "after_header": path, "before": on_disk, "after": script_text}]
     if module.get_bin_path("nft") is None:
         if module.check_mode:
-            module.exit_json(changed=True, diff=diff)
+            module.exit_json(changed=True, diff=diff + unit_differences(module, units))
         module.fail_json(msg="nft is missing on the host; install nftables")
 
     settle(module)
@@ -233,6 +255,7 @@ def main() -> None:
     change = Change(
         subject="firewall",
         files=[{"path": path, "content": script_text, "mode": "0600", "late": True}],
+        units=units,
         keep={"tables": [f"inet {name}"]},
     )
     extra = {}
@@ -246,6 +269,7 @@ def main() -> None:
             extra["tried"] = table.tried(script)
             change.check = [["nft", "--check", "--file", script_argument]]
             change.apply = [["nft", "--file", script_argument]]
+    diff += unit_differences(module, units)
     conclude(module, change, changed=bool(diff), diff=diff, **extra)
 
 
