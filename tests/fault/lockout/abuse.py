@@ -18,9 +18,10 @@ from tests.fault.lockout.judge import Look
 from tests.fault.lockout.play import Play
 from tests.fault.lockout.view import GuardView
 
-# s in which a change is armed and applied, and the time it waits in these tests.
+# s in which a change is armed and applied, and the time it waits in these tests: for two plays, which a busy machine
+# takes a quarter of a minute for, each.
 ARMING = 120.0
-WAIT = 40.0
+WAIT = 80.0
 NOTE = "/etc/energy-note"
 
 
