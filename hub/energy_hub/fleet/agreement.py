@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from energy_hub.causes.search import LEAST
 from energy_hub.fleet import queries
 from energy_hub.fleet.meters import MAIN, Description, Meter
-from energy_hub.reconcile import LEAST, LIMIT, PARTS, Verdict, measured, phases_of, power_of, reconcile
+from energy_hub.reconcile import LIMIT, PARTS, Verdict, measured, phases_of, power_of, reconcile
 
 Row = dict[str, Any]
 Ask = Callable[..., list[Row]]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from energy_hub import cli, description, rollup
+from energy_hub.causes.fit import Meter
 from energy_hub.fleet import agreement
 from energy_hub.fleet import document as fleet
 from energy_hub.fleet.document import document
-from energy_hub.reconcile import Meter
 from energy_hub.store import Store
 
 from .conftest import Database

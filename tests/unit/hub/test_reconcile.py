@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from energy_hub import cli, description, rollup
-from energy_hub.reconcile import Meter, Verdict, reconcile
+from energy_hub.causes.fit import Meter
+from energy_hub.reconcile import Verdict, reconcile
 from energy_hub.store import Store
 
 from .conftest import Database

@@ -13,7 +13,8 @@ from energy_collector import profiles
 from energy_collector.config import MeterConfig
 from energy_collector.meters.registers import Unpacker
 from energy_collector.meters.values import Conversion
-from energy_hub import cli, description, rollup, wiring
+from energy_hub import cli, description, rollup
+from energy_hub.causes import wiring
 from energy_hub.fleet.document import document
 from energy_hub.store import Store
 from wattfleet_lab.meters import models

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import pytest
-from energy_hub import wiring
-from energy_hub.reconcile import Meter, reconcile
-from energy_hub.wiring import MOVED, PHASES
+from energy_hub.causes import wiring
+from energy_hub.causes.fit import Meter
+from energy_hub.causes.wiring import MOVED, PHASES
+from energy_hub.reconcile import reconcile
 
 from .test_reconcile import QUARTERS, START, Power, healthy, scaled, shape
 
