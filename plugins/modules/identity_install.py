@@ -23,7 +23,8 @@ description:
   - Where the hub cannot be reached, a certificate that still serves is not replaced. One that does not serve
     any more is replaced without the hub's word, and the module warns. The first one of a host needs no hub.
   - A key that M(wattfleet.energy.identity_request) has made as C(<name>.next.key) is put in place together with
-    its certificate.
+    its certificate, in one step. A power cut leaves the old two or the new two. What it has left of the change
+    itself, the next run clears away.
 attributes:
   check_mode:
     description: Says what would be replaced, and proves nothing.
@@ -151,8 +152,9 @@ import typing as t
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wattfleet.energy.plugins.module_utils._key_pair import KeyPair
 from ansible_collections.wattfleet.energy.plugins.module_utils._tls_probe import Target, probe
-from ansible_collections.wattfleet.energy.plugins.module_utils.durable_file import replace_file, sync_folder
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard import durable
 
 LOOK = 0.25  # s between two looks at the connections
 HOLD = 2.0  # s that a new connection has to last: one that the broker refuses ends at once
@@ -275,7 +277,8 @@ class File:
     def stage(self) -> None:
         """Write what is to come beside what is. A key is there already."""
         if self.text is not None:
-            replace_file(self.next, self.text, 0o644, (0, 0) if os.geteuid() == 0 else None)
+            owner = (0, 0) if os.geteuid() == 0 else None
+            durable.write(self.next, self.text.encode(), mode=0o644, owner=owner)
 
     def unstage(self) -> None:
         if self.text is not None:
@@ -287,17 +290,16 @@ class File:
             spare = beside(self.path, "spare")
             spare.unlink(missing_ok=True)
             os.link(self.path, spare)
-            spare.replace(self.previous)
-        self.next.replace(self.path)
+            durable.rename(spare, self.previous)
+            # Two names of one file, where a run was cut here: renaming one to the other does nothing.
+            spare.unlink(missing_ok=True)
+        durable.rename(self.next, self.path)
 
     def undo(self) -> None:
-        if self.text is None:
-            # The new key is kept for the next try.
-            os.link(self.path, self.next)
         if self._existed:
-            self.previous.replace(self.path)
+            durable.rename(self.previous, self.path)
         else:
-            self.path.unlink()
+            durable.remove(self.path)
 
 
 class Install:
@@ -305,13 +307,13 @@ class Install:
 
     def __init__(self, params: dict[str, t.Any]) -> None:
         folder, name = Path(params["directory"]), params["name"]
-        self.folder = folder
         self.usage = params["usage"]
         self.authorities_text: str = params["authorities"]
         self.hub: dict[str, t.Any] | None = params["hub"]
         self.certificate = File(folder / f"{name}.crt", params["certificate"])
         self.authorities = File(folder / "ca.crt", self.authorities_text)
         self.key = File(folder / f"{name}.key", None)
+        self.pair = KeyPair(folder, name)
         self.files = [one for one in (self.authorities, self.certificate) if one.differs()]
 
     def stage(self) -> None:
@@ -332,7 +334,6 @@ class Install:
         if fault and self.key.next.exists():
             fault = fault_of(certificate, self.key.next, self.authorities_text, self.usage)
             if not fault:
-                # Before the certificate: who connects in between finds two files that do not fit, and tries again.
                 self.files.insert(0, self.key)
         if fault:
             raise NotProvenError(f"the new certificate is not used: {fault}")
@@ -366,20 +367,33 @@ class Install:
         first = self.certificate in self.files and not self.certificate.found
         return "host", "" if first else f"the certificate was installed without the hub's word: {message}"
 
+    def together(self) -> tuple[File, ...]:
+        """What changes in one step: a new key is worth nothing beside the old certificate."""
+        return (self.key, self.certificate) if self.key in self.files else ()
+
     def promote(self) -> None:
         for file in self.files:
-            file.promote()
-        sync_folder(self.folder)
+            if file not in self.together():
+                file.promote()
+        if self.together():
+            self.pair.change(self.key.next, self.staged(self.certificate))
 
     def undo(self) -> None:
+        if self.together():
+            self.pair.back()
         for file in reversed(self.files):
-            file.undo()
-        sync_folder(self.folder)
+            if file not in self.together():
+                file.undo()
+        self.finish()
 
-    def drop_old_key(self) -> None:
-        if self.key in self.files:
-            self.key.previous.unlink(missing_ok=True)
-            sync_folder(self.folder)
+    def finish(self) -> None:
+        """End a change of the key, this run's or one that was cut. A new key that is not used stays for another try."""
+        if not self.pair.is_changing:
+            return
+        if self.key.next.exists() and self.key.path.exists() and self.key.next.samefile(self.key.path):
+            durable.remove(self.key.next)
+        durable.remove(self.certificate.next)
+        self.pair.finish()
 
 
 def keep_readable(files: list[File], *, check: bool) -> list[str]:
@@ -400,6 +414,9 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     """Prove, replace, watch. Raises NotProvenError, OSError, KeyError."""
     params = module.params
     install = Install(params)
+    left = install.pair.is_changing
+    if left and not module.check_mode:
+        install.finish()
     changed = [one.path.name for one in install.files]
     result: dict[str, t.Any] = {"proof": "none", "connection": "not watched"}
     result["diff"] = [
@@ -446,10 +463,10 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
                     **result,
                 )
             result["seconds"] = seconds
-        install.drop_old_key()
+        install.finish()
     closed = keep_readable([install.certificate, install.authorities], check=module.check_mode)
     result["replaced"] = changed
-    return {**result, "changed": bool(changed or closed)}
+    return {**result, "changed": bool(changed or closed or left)}
 
 
 def main() -> None:

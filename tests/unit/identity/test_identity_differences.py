@@ -98,6 +98,14 @@ def test_nothing_differs(case: Case) -> None:
     assert len(found["authorities"]) == 2
 
 
+def test_what_a_cut_has_left_of_a_change_of_the_key_is_looked_after(case: Case) -> None:
+    """Key and certificate are links until identity_install has finished, and that runs where they are."""
+    for ending in ("key", "crt"):
+        case.host["files"][f"{FOLDER}/gateway.{ending}"] = described("root", "0777", "link")
+        assert case.found()["install" if ending == "crt" else "request"], ending
+    assert case.found()["reasons"] == []
+
+
 def test_a_fresh_host_lacks_everything(case: Case) -> None:
     case.host.update(packages={}, users={"energy": None}, groups={}, files={}, texts={}, key_pairs={})
     found = case.found()

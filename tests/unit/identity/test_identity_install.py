@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -18,6 +19,7 @@ import pytest
 from ansible_collections.wattfleet.energy.plugins.modules import identity_install as module
 
 from tests.ports import free_port
+from tests.unit.cuts import cut_at
 from tests.unit.hub.authority import Authority, Identity, issue
 
 from .conftest import Hub
@@ -97,6 +99,23 @@ class Host:
 
     def text(self, name: str) -> str:
         return (self.folder / name).read_text()
+
+    def in_use(self) -> str:
+        """The certificate in place. It has to belong to the key in place, as whoever connects finds them."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(self.folder / "gateway.crt", self.folder / "gateway.key")
+        return self.text("gateway.crt")
+
+    def again(self) -> Callable[[], None]:
+        """Makes the folder what it is now, for the next cut."""
+        kept = self.folder.with_name("kept")
+        shutil.copytree(self.folder, kept)
+
+        def make() -> None:
+            shutil.rmtree(self.folder)
+            shutil.copytree(kept, self.folder)
+
+        return make
 
 
 @pytest.fixture
@@ -216,6 +235,104 @@ def test_a_new_key_comes_with_its_certificate(host: Host, old: Identity, make_hu
     assert result["replaced"] == ["gateway.key", "gateway.crt"]
     assert host.text("gateway.key") == following.key_pem()
     assert host.names() == {"gateway.crt", "gateway.crt.previous", "gateway.key", "ca.crt"}
+
+
+AFTERWARDS = {"gateway.crt", "gateway.crt.previous", "gateway.key", "ca.crt"}
+
+
+@pytest.mark.parametrize("afterwards", ["the same again", "the order withdrawn"])
+def test_a_cut_at_any_step_of_a_change_of_the_key(host: Host, old: Identity, afterwards: str) -> None:
+    """Nobody has to come: whatever the moment, the two in place belong together."""
+    before, following = host.text("gateway.crt"), host.authority.client("plant-a")
+    new, instead = host.authority.chain(following), host.renewed(old)
+    (host.folder / "gateway.next.key").write_text(following.key_pem())
+    again = host.again()
+    found: list[str] = []
+    while True:
+        again()
+        if not cut_at(len(found) + 1, lambda: host.run(new)):
+            break
+        found.append({before: "old", new: "new"}[host.in_use()])
+        if found[-1] == "old" and afterwards == "the order withdrawn":
+            # As identity_request does.
+            (host.folder / "gateway.next.key").unlink()
+            host.run(instead)
+            assert host.in_use() == instead
+        else:
+            host.run(new)
+            assert host.in_use() == new
+        assert host.names() == AFTERWARDS, f"step {len(found)}"
+        assert not host.run(host.text("gateway.crt"))["changed"]
+    print(f"{found.count('old')} cuts leave the old, {found.count('new')} the new")
+    assert found == sorted(found, reverse=True), "once the new are in place, no later cut may lose them"
+    assert set(found) == {"old", "new"}
+
+
+def test_a_cut_at_any_step_of_the_way_back(host: Host, old: Identity) -> None:
+    before, following = host.text("gateway.crt"), host.authority.client("plant-a")
+    new = host.authority.chain(following)
+    (host.folder / "gateway.next.key").write_text(following.key_pem())
+    again = host.again()
+    found: list[str] = []
+    while True:
+        again()
+        install = module.Install(
+            {
+                "directory": str(host.folder),
+                "name": "gateway",
+                "usage": "client",
+                "certificate": new,
+                "authorities": host.authorities,
+                "hub": None,
+            }
+        )
+        install.stage()
+        install.choose_key()
+        install.promote()
+        assert host.in_use() == new
+        if not cut_at(len(found) + 1, install.undo):
+            break
+        found.append({before: "old", new: "new"}[host.in_use()])
+        # The new key was kept, or is in use: its certificate still serves.
+        host.run(new)
+        assert host.in_use() == new
+        assert host.names() == AFTERWARDS, f"step {len(found)}"
+    assert host.in_use() == before
+    assert host.names() == {"gateway.crt", "gateway.key", "gateway.next.key", "ca.crt"}
+    assert found == sorted(found), "once the old are back, no later cut may bring the new"
+    assert set(found) == {"old", "new"}
+
+
+def test_a_cut_at_any_step_of_a_renewal(host: Host, old: Identity) -> None:
+    before, new = host.text("gateway.crt"), host.renewed(old)
+    again = host.again()
+    found: list[str] = []
+    while True:
+        again()
+        if not cut_at(len(found) + 1, lambda: host.run(new)):
+            break
+        found.append({before: "old", new: "new"}[host.in_use()])
+        host.run(new)
+        assert host.in_use() == new
+        assert host.names() == AFTERWARDS, f"step {len(found)}"
+        assert host.text("gateway.crt.previous") == before
+    assert found == sorted(found, reverse=True)
+    assert set(found) == {"old", "new"}
+
+
+def test_a_check_run_tells_of_a_change_that_was_cut_and_leaves_it(host: Host, old: Identity) -> None:
+    following = host.authority.client("plant-a")
+    new = host.authority.chain(following)
+    (host.folder / "gateway.next.key").write_text(following.key_pem())
+    again, step = host.again(), 0
+    while not (host.folder / "gateway.crt").is_symlink():
+        step += 1
+        again()
+        assert cut_at(step, lambda: host.run(new))
+    left = host.names()
+    assert ".gateway.pair" in left
+    assert host.run(host.text("gateway.crt"), check_mode=True)["changed"]
+    assert host.names() == left
 
 
 class Collector(threading.Thread):
