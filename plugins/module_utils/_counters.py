@@ -84,6 +84,15 @@ def read(
     return counters, failures
 
 
+def of_both(first: list[dict[str, t.Any]], second: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """The failures of two looks; those of the second where both failed.
+
+    What only the second look has cannot have grown, so that a failure of the first one is one of both.
+    """
+    failed = {one["name"] for one in second}
+    return second + [one for one in first if one["name"] not in failed]
+
+
 def _asker(control: _control.Control, meter: dict[str, t.Any]) -> t.Callable[[int], int]:
     def ask(subfunction: int) -> int:
         answer = control.request(

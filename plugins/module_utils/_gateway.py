@@ -55,9 +55,7 @@ def look(
     result["links"] = links
     result["link_findings"] = _links.judge(links, speed_min, duplex)
     result["counters"] = counters
-    # What only the second look has cannot have grown, so that a failure of the first one is one of both.
-    failed = {one["name"] for one in failures}
-    result["counter_failures"] = failures + [one for one in failures_before if one["name"] not in failed]
+    result["counter_failures"] = _counters.of_both(failures_before, failures)
     result["growth"] = {
         **_growth.growth(counters_before, counters),
         **_growth.growth(links_before, _links.counters_of(links)),

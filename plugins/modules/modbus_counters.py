@@ -149,7 +149,9 @@ counters:
       connects: 0}}
     devices: {main: {bus_messages: 2611, crc_errors: 0, exceptions: 0, server_messages: 2611, overruns: 0}}
 failures:
-  description: What could not be read, with its likely cause. A device without function 08 is no failure.
+  description:
+    - What could not be read, with its likely cause. A device without function 08 is no failure.
+    - With O(interval) what the first look could not read is told too, since nothing can be compared with it.
   returned: always
   type: list
   elements: dict
@@ -173,6 +175,7 @@ exceeded:
 """
 
 import time
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wattfleet.energy.plugins.module_utils import (
@@ -244,12 +247,14 @@ def main() -> None:
     try:
         meters = [_probe.with_defaults(meter) for meter in options["meters"]]
         before = options["before"]
+        failures_before: list[dict[str, t.Any]] = []
         if options["interval"]:
-            before, _failures = _counters.read(meters, options["socket"], options["transport"])
+            before, failures_before = _counters.read(meters, options["socket"], options["transport"])
             time.sleep(options["interval"])
         counters, failures = _counters.read(meters, options["socket"], options["transport"])
     except _probe.OptionError as error:
         module.fail_json(msg=str(error))
+    failures = _counters.of_both(failures_before, failures)
     result = {"changed": False, "counters": counters, "failures": failures}
     if before is not None:
         result["growth"] = _growth.growth(before, counters)

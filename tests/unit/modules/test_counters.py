@@ -86,6 +86,12 @@ def test_no_collector_and_no_meters_is_told(tmp_path: Path) -> None:
     assert failures[0]["code"] == "COLLECTOR_STOPPED"
 
 
+def test_failures_of_two_looks() -> None:
+    first = [{"name": "main", "code": "NO_ANSWER"}, {"name": "plug", "code": "NO_ANSWER"}]
+    second = [{"name": "main", "code": "CRC"}, {"name": "collector", "code": "COLLECTOR_STOPPED"}]
+    assert _counters.of_both(first, second) == [*second, first[1]]
+
+
 def test_growth_of_what_both_looks_know() -> None:
     before = {"buses": {"hall": {"crc_errors": 5, "gone": 1}, "old": {"crc_errors": 1}}}
     after = {"buses": {"hall": {"crc_errors": 7, "new": 2}, "fresh": {"crc_errors": 4}}}

@@ -84,6 +84,20 @@ def test_modbus_counters(run: Run, make_collector: Callable[..., FakeCollector])
     assert result["failures"] == []
 
 
+def test_modbus_counters_tells_what_the_first_look_could_not_read(
+    run: Run, make_collector: Callable[..., FakeCollector]
+) -> None:
+    fault = {"ok": False, "error": "the collector is starting", "cause": "look again"}
+    looks = iter((fault, {"ok": True, "buses": {"hall": {"crc_errors": 4}}}))
+    collector = make_collector({"counters": lambda _request: next(looks)})
+    result = run("modbus_counters", socket=collector.path, interval=0.01)
+    assert result["counters"]["buses"] == {"hall": {"crc_errors": 4}}
+    # Nothing was compared, so that nothing exceeded says nothing.
+    assert result["growth"] == {}
+    assert result["exceeded"] == []
+    assert [one["name"] for one in result["failures"]] == ["collector"]
+
+
 def test_link_counters(run: Run) -> None:
     result = run("link_counters", interfaces=["lo", "missing0"], interval=0.01)
     assert result["links"]["lo"]["present"]
