@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wattfleet.paths import BUILD
 from wattfleet.playbook import PlaybookResult
 from wattfleet_lab.addresses import Plan
 from wattfleet_lab.leftovers import leftovers
@@ -29,6 +30,10 @@ GATEWAY_SOURCES = ("host", "hwmon", "buses")
 KILL_ROUNDS = 3
 # Modules that a run without a change may execute on a gateway: behind a satellite each costs seconds.
 EXECUTIONS_MAX = 12
+# The hub is no satellite's round trip away, and has roles that ask databases, brokers and the authority for what no
+# reading of the host tells: 18 or 19 were counted. More than two dozen would be a role that looks task by task again.
+EXECUTIONS_MAX_HUB = 24
+FIGURES = BUILD / "fleet" / "executions.json"
 SETTLE = 60.0  # s, after which the hub has everything that was read before
 
 
@@ -54,20 +59,22 @@ def test_a_playbook_stopped_in_the_middle_is_run_again_and_finishes(fleet: Fleet
     assert result.ok, explain(result)
 
 
-def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
+def test_a_second_run_changes_nothing(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     hosts = ["hub", *fleet.sites]
     before = {host: fleet.executions(host) for host in hosts}
     result = fleet.play("site")
     assert result.ok, explain(result)
     cost = {host: fleet.executions(host) - before[host] for host in hosts}
-    print(f"executions of modules: {cost}")
+    most = {host: EXECUTIONS_MAX_HUB if host == "hub" else EXECUTIONS_MAX for host in hosts}
+    FIGURES.parent.mkdir(parents=True, exist_ok=True)
+    FIGURES.write_text(json.dumps({"executions": cost, "at most": most}, indent=2) + "\n", encoding="utf-8")
+    with capsys.disabled():  # of a test that passes nobody would see it
+        print(f"executions of modules in a run that changes nothing: {cost}")
     assert set(result.stats) >= {"hub", *fleet.sites}
     changed = {host: stats["changed"] for host, stats in result.stats.items() if stats["changed"]}
     assert not changed, f"tasks changed on a second run: {changed}, see {result.log}"
-    dear = {site: cost[site] for site in fleet.sites if not 0 < cost[site] <= EXECUTIONS_MAX}
-    assert not dear, (
-        f"a run that changes nothing costs {dear} executions of modules, not {EXECUTIONS_MAX} at most"
-    )
+    dear = {host: cost[host] for host in hosts if not 0 < cost[host] <= most[host]}
+    assert not dear, f"a run that changes nothing costs {dear} executions of modules, at most are {most}"
 
 
 def test_check_mode_announces_nothing_on_provisioned_hosts(fleet: Fleet) -> None:
