@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 import textwrap
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from tests.fleet.secrets_search import of_key, of_password, search
+from tests.fleet.secrets_search import Needle, of_key, of_password, pieces_of_key, search
 
 KEYS = {
     "rsa": rsa.generate_private_key(public_exponent=65537, key_size=2048),
@@ -44,6 +47,36 @@ def test_a_key_is_found_in_every_form(kind: str) -> None:
         leaks["PKCS1"] = pem(kind, serialization.PrivateFormat.TraditionalOpenSSL)
     for name, leak in leaks.items():
         assert search(needles, b"something\n" + leak + b"\nelse"), f"{kind} as {name} is not found"
+
+
+def by_grep(pieces: list[Needle], data: bytes, folder: Path) -> bool:
+    """Whether grep finds one of these."""
+    file = folder / "data"
+    file.write_bytes(data)
+    command = ["grep", "--quiet", "--fixed-strings", "--text", "--file=-", str(file)]
+    words = b"\n".join(one.data for one in pieces) + b"\n"
+    done = subprocess.run(command, input=words, check=False, env={**os.environ, "LC_ALL": "C"})
+    assert done.returncode in (0, 1)
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_grep_finds_a_key_wherever_lines_break(kind: str, tmp_path: Path) -> None:
+    pieces = pieces_of_key(kind, pem(kind))
+    der = KEYS[kind].private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for before in (b"", b"x", b"xy"):
+        text = base64.b64encode(before + der).decode()
+        for width in range(32, 80):
+            lines = "\n".join(textwrap.wrap(text, width)).encode()
+            assert by_grep(pieces, lines, tmp_path), f"{kind} in lines of {width} is not found"
+    for leak in (pem(kind), b"before" + der + b"after", der.hex().encode(), der.hex().upper().encode()):
+        assert by_grep(pieces, leak, tmp_path)
+    public = KEYS[kind].public_key()
+    for encoding in (serialization.Encoding.PEM, serialization.Encoding.DER):
+        shown = public.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+        assert not by_grep(pieces, shown, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KEYS)
