@@ -21,6 +21,8 @@ VOLATILE = (
     "net.ipv4.tcp_fastopen_key",
     "net.ipv6.conf.eth",
 )
+# Of these what the role sets all the same.
+SET = (".accept_redirects", ".accept_source_route")
 
 
 def entry(path: Path) -> list[object]:
@@ -40,7 +42,7 @@ def settings() -> dict[str, str]:
     found = {}
     for line in output("sysctl", "--all"):
         name, _equals, value = line.partition(" = ")
-        if name.startswith("net.") and not name.startswith(VOLATILE):
+        if name.startswith("net.") and (name.endswith(SET) or not name.startswith(VOLATILE)):
             found[name] = value
     return found
 
