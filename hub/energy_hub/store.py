@@ -29,6 +29,8 @@ from energy_hub.times import spans
 from energy_hub.trust import TrustedKey, load_certificates
 
 CHAIN_PENDING, CHAIN_OK, CHAIN_BROKEN = 0, 1, 2
+# What table evidence says of a batch whose readings were stored later than itself.
+READ_AGAIN = "read-again"
 # Of what nobody trusted has signed, so much is kept: by payload, and by site.
 UNSIGNED_BYTES = 65_536
 UNSIGNED_ROWS = 1_000
@@ -259,6 +261,22 @@ class Store:
             result.readings = len(columns)
         result.streams = self._mark_committed([one.identity for one in ordered], names)
         return result
+
+    def add_readings(self, one: Signed, batch_id: int, detail: str) -> None:
+        """Store the readings of a batch that is here without them, and evidence of it, in one transaction. Raises
+        psycopg.Error and ElsewhereError."""
+        assert one.body is not None
+        points = self._points.numbers(one.site_id, one.body)
+        self._points.ensure_months([one.body])
+        with self.connection.transaction():
+            self._hold({one.site_id: one.site})
+            self._alarms.keep(one.site_id, READ_AGAIN, one.envelope.stream, one.envelope.sequence, detail)
+            columns = Columns()
+            for series, point_id in zip(one.body.series, points, strict=True):
+                columns.add(batch_id, point_id, series)
+            if len(columns):
+                self._insert_readings(columns, [batch_id])
+                self._touch([(one, batch_id, points)])
 
     def quarantine(self, site: str, payload: bytes, reason: str) -> None:
         """Keep a payload that no trusted key has signed and that cannot be read. Raises ElsewhereError."""

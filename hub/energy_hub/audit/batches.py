@@ -13,7 +13,7 @@ from energy_hub.audit.neighbours import between
 from energy_hub.audit.readings import Readings
 from energy_hub.audit.trees import name
 from energy_hub.batch import NO_PREVIOUS, BatchError, Body, Envelope, read_body, read_envelope
-from energy_hub.store import CHAIN_BROKEN, CHAIN_PENDING
+from energy_hub.store import CHAIN_BROKEN, CHAIN_PENDING, READ_AGAIN
 from energy_hub.trust import batch_is_signed_by
 
 _BATCHES = """
@@ -148,7 +148,8 @@ class _Batch:
         self._check_readable(body, why)
         if not self.row.known:
             self._find("batch-inserted", "is in no tree, nor due for one; or its leaf was removed")
-        return Body(self.site, ()) if body is None or self.row.quarantined else body
+        is_stored = not self.row.quarantined or self._is_told(READ_AGAIN)
+        return body if body is not None and is_stored else Body(self.site, ())
 
     def _read(self, content: bytes) -> tuple[Envelope | None, Body | None, str]:
         try:
@@ -221,12 +222,7 @@ class _Batch:
     def _tell_broken(self) -> None:
         """It does not follow from the batch before it. The hub has seen and said so when it came, or it was not so."""
         row = self.row
-        told = self.context.connection.execute(
-            "SELECT EXISTS (SELECT FROM evidence WHERE site = %s AND stream = %s AND sequence = %s"
-            " AND kind IN ('chain-broken', 'fork'))",
-            (row.site, row.stream, row.sequence),
-        ).fetchone()
-        if row.chain == CHAIN_BROKEN and told == (True,):
+        if row.chain == CHAIN_BROKEN and self._is_told("chain-broken", "fork"):
             self.report.explain(
                 self.site, "chain-broken", "came with a broken chain, as table evidence says", self.times
             )
@@ -239,16 +235,22 @@ class _Batch:
         if row.readings != readings:
             self._find("batch-changed", f"its row says {row.readings} readings, its bytes hold {readings}")
         if row.quarantined and (body is None or self._has_reason()):
-            self.report.explain(
-                self.site,
-                "quarantined",
-                "could not be stored as readings; table quarantine has the reason",
-                self.times,
-            )
+            text = "could not be stored as readings; table quarantine has the reason"
+            if body is not None and self._is_told(READ_AGAIN):
+                text = "could not be stored as readings when they came, and were by a later release"
+            self.report.explain(self.site, "quarantined", text, self.times)
         elif row.quarantined:
             self._find("batch-changed", "is said to be unreadable, and is not")
         elif body is None:
             self._find("batch-changed", f"is said to be readable, and is not: {why}")
+
+    def _is_told(self, *kinds: str) -> bool:
+        """Whether table evidence says one of these of the batch."""
+        row = self.context.connection.execute(
+            "SELECT EXISTS (SELECT FROM evidence WHERE site = %s AND stream = %s AND sequence = %s AND kind = ANY(%s))",
+            (self.row.site, self.row.stream, self.row.sequence, list(kinds)),
+        ).fetchone()
+        return row == (True,)
 
     def _has_reason(self) -> bool:
         row = self.context.connection.execute(

@@ -7,16 +7,18 @@ import argparse
 import signal
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from energy_hub import config, description, logs, migrate, move, partitions, rollup, shards, threads
+from energy_hub import config, description, logs, migrate, move, partitions, reread, rollup, shards, threads
 from energy_hub.commands import tools
 from energy_hub.databases import CONFIG, configured, trouble
 from energy_hub.evidence.step import latest_sites
+from energy_hub.store import Store
 
 
 def add(commands: Any) -> None:
@@ -48,6 +50,16 @@ def add(commands: Any) -> None:
     one.add_argument("--purge", action="store_true", help="then delete the copies where it does not live")
     one.add_argument("--config", type=Path, help=f"where the databases are named (default: {CONFIG})")
     one.set_defaults(run=_move_site)
+
+    one = tools.command(
+        commands,
+        "reread",
+        _reread,
+        "store the readings of signed batches that an earlier release could not read",
+        "energy_ingest",
+    )
+    one.add_argument("--site", help="one site (default: all)")
+    one.add_argument("--check", action="store_true", help="say what would be stored, and store nothing")
 
     one = tools.command(
         commands, "rollup", _rollup, "keep the figures by minute, quarter, hour and day", "energy_rollup"
@@ -119,6 +131,29 @@ def _move_site(options: argparse.Namespace) -> int:
     if options.purge:
         move.purge_site(several, options.site, tools.tell)
     return tools.OK
+
+
+def _reread(options: argparse.Namespace) -> int:
+    several = configured(options.database, options.config)
+    rows: list[tuple[str, str, int, int, str]] = []
+    with tools.opened(options) as databases:
+        for name in databases.names():
+            found = reread.sites(databases.connection(name))
+            here = [site for site in found if options.site in (None, site)]
+            if not here:
+                continue
+            own = options.database or f"dbname=energy user={options.role}"
+            with closing(Store(several.conninfo(name, options.role) if several else own)) as store:
+                for site in here:
+                    with move.alone(databases.fleet, site):
+                        rows.extend(
+                            (site, one.stream.hex(), one.sequence, one.readings, one.why or "-")
+                            for one in reread.site(store, site, check=options.check)
+                        )
+    tools.print_table(("site", "stream", "sequence", "readings", "still unreadable"), rows)
+    if any(why != "-" for *_, why in rows):
+        return tools.FAILED
+    return tools.WOULD_CHANGE if options.check and rows else tools.OK
 
 
 def _rollup(options: argparse.Namespace) -> int:
