@@ -46,13 +46,13 @@ if __name__ == "__main__":
     # This is the sabotage.
     match os.environ[VARIABLE]:
         case "main":
-            Worker._take = lambda self: _stumble_over(_take(self))  # type: ignore[method-assign]
+            Worker._take = lambda self: _stumble_over(_take(self))  # type: ignore[method-assign] # the sabotage
         case "broker":
-            link.Inbox.put = _put_none  # type: ignore[method-assign]
+            link.Inbox.put = _put_none  # type: ignore[method-assign] # the sabotage
         case "lane":
-            lanes.Lane._take_queued = lambda self: _stumble_over(_take_queued(self))  # type: ignore[method-assign]
+            lanes.Lane._take_queued = lambda self: _stumble_over(_take_queued(self))  # type: ignore[method-assign] # the sabotage
         case "herald":
             witness.newest = _newest
         case "rollup":
-            rollup.step = _step_of_north  # type: ignore[assignment]
+            rollup.step = _step_of_north  # type: ignore[assignment] # the sabotage
     sys.exit(main())
