@@ -57,8 +57,8 @@ HOW = ("cold", "warm", "CPU")
 # One series, and not one for each of the three: PostgreSQL chooses by itself which of those it takes for the outer one.
 _LOAD = """
 INSERT INTO reading (time, value, batch, point, quality)
-SELECT to_timestamp(%(start)s + 60 * (n / (%(sites)s * %(points)s))),
-       round((1000 + 100 * random())::numeric, 2)::float8, n / %(points)s + 1, n %% (%(sites)s * %(points)s) + 1, 0
+SELECT to_timestamp(%(start)s + 60 * (n / %(minute)s)),
+       round((1000 + 100 * random())::numeric, 2)::float8, n / %(points)s + 1, n %% %(minute)s + 1, 0
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
 """
 
@@ -120,7 +120,7 @@ def load(connection: psycopg.Connection, one: Layout) -> None:
         last = min(first + step, one.minutes) - 1
         a_minute = one.sites * one.points
         values = {"start": START.timestamp(), "first": first * a_minute, "last": (last + 1) * a_minute - 1}
-        connection.execute(_LOAD, values | {"sites": one.sites, "points": one.points})
+        connection.execute(_LOAD, values | {"minute": a_minute, "points": one.points})
         now = time.monotonic()
         if now - told > 10 or last + 1 == one.minutes:
             told = now
