@@ -16,6 +16,9 @@ description:
     begun twice.
   - The gateway judges the release itself before anything is installed, by the keys and the model that the role
     firmware has given it. What it refuses it refuses with a reason, and nothing has changed.
+  - Before an image is sent, and before it is installed, the unit that installs asks the device for its version within
+    its limits. Where that fails the adapter's C(needs) lack something, or systemd cannot set the limits up; the module
+    fails with the reason, and nothing has changed.
   - The installation runs by the gateway's own systemd. Unless somebody confirms it in time, the gateway goes back
     by itself.
   - The action plugin of the same name runs on the controller. It sends the image over the connection that is open,
@@ -229,6 +232,11 @@ def transfer(module: AnsibleModule, host: Host) -> Found:
         raise FirmwareError(
             f"{current['attempt']} is being installed here; send the next image when it has ended"
         )
+    if not host.at(install.PROGRAM).is_file():
+        raise FirmwareError(f"{install.PROGRAM} is missing: run the role firmware for this gateway first")
+    if offset == 0:
+        # Before a byte is sent: whether its own units can work with the tool at all.
+        engine.rehearse(host, options["kind"])
     incoming.prepare(envelope, manifest.length)
     data: Found = {"offset": offset, "length": manifest.length, "sent": 0}
     if offset == manifest.length:
@@ -237,8 +245,6 @@ def transfer(module: AnsibleModule, host: Host) -> Found:
             return {"changed": True, "seen": seen("refused", told["refused"], **data)}
         return {"changed": False, "seen": seen("transferred", "verified from the gateway's disk", **data)}
     receiver = {"python": sys.executable, "program": install.PROGRAM, "sha256": manifest.sha256}
-    if not host.at(install.PROGRAM).is_file():
-        raise FirmwareError(f"{install.PROGRAM} is missing: run the role firmware for this gateway first")
     return {"changed": False, "seen": seen("transferring", **data), "receiver": receiver}
 
 

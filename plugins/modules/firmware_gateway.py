@@ -35,7 +35,7 @@ options:
         required: true
   adapter:
     description:
-      - How the tool of the model's vendor is driven, see docs/reference/firmware-release.md.
+      - How the tool of the model's vendor is driven and what it needs, see docs/reference/firmware-release.md.
       - Without it only the collector can be updated.
     type: dict
 attributes:
@@ -70,6 +70,9 @@ EXAMPLES = r"""
       version: [firmware-update, version]
       back: [firmware-update, rollback]
       confirm: [firmware-update, confirm]
+      needs:
+        write: [/boot]
+        devices: [/dev/mmcblk0p2, /dev/mmcblk0p3]
   register: gateway
 
 - name: Say what was written

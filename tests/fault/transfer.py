@@ -121,6 +121,7 @@ class Site:
                 "install": [*tool, "install", "{image}"],
                 "version": [*tool, "version"],
                 "back": [*tool, "rollback"],
+                "needs": {"write": ["/var/lib/firmware"]},
             },
         }
         (self.folder / "inventory.yml").write_text(json.dumps({"all": {"hosts": {HOST: variables}}}))

@@ -30,6 +30,7 @@ ADAPTER = {
     "confirm": ["firmware-update", "confirm"],
     "cancel": ["firmware-update", "cancel"],
     "timeout": 40,
+    "needs": {"write": ["/var/lib/firmware"]},
 }
 # As short as half a minute of readings a second allows. A gateway that nobody confirms goes back after
 # reboot + soak + patience.

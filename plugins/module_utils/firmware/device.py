@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from ..guard import durable
 from . import settings
-from .host import Done, FirmwareError, Host
+from .host import PATH, TIMED_OUT, Done, FirmwareError, Host
 from .incoming import require_space
 from .store import Record
 from .versions import is_version
@@ -22,6 +24,7 @@ from .versions import is_version
 SHORT = 60.0
 RELEASES = "/opt/energy/releases"
 CURRENT = "/opt/energy/current"
+UNLIMITED = "energy-firmware-unlimited.service"
 COLLECTOR = "energy-collector.pyz"
 SERVICES = ("energy-gateway.service", "energy-persistence.service")
 CONFIG = "/etc/energy/config.yaml"
@@ -69,8 +72,13 @@ class Vendor:
         self.adapter = adapter
         self.reboot = adapter.reboot
 
+    def ask(self) -> Done:
+        return self.host.run(list(self.adapter.version), timeout=SHORT)
+
     def version(self) -> str | None:
-        done = self.host.run(list(self.adapter.version), timeout=SHORT)
+        return self.version_in(self.ask())
+
+    def version_in(self, done: Done) -> str | None:
         found = re.search(self.adapter.version_pattern, done.out) if done.code == 0 else None
         return found.group(1) if found and is_version(found.group(1)) else None
 
@@ -88,10 +96,28 @@ class Vendor:
         expected = settings.load_gateway(self.host.root).model
         if model is not None and model != expected:
             raise FirmwareError(f"the device says that it is a {model}, and its site file says {expected}")
+        self._check_needs()
         folder = self._place(name).parent
         if not folder.is_dir():
             raise FirmwareError(f"{folder}, where the image has to lie, is not there")
         require_space(folder, length, f"the image {name}")
+
+    def _check_needs(self) -> None:
+        """Our units pass over what is not there, and then the tool misses it."""
+        needs = self.adapter.needs or settings.Needs()
+        for path in needs.write:
+            if not self.host.at(path).exists():
+                raise FirmwareError(f"{path}, which the adapter's needs have under write, is not there")
+        for path in needs.devices:
+            if not path.startswith("/"):
+                continue
+            try:
+                mode = self.host.at(path).stat().st_mode
+            except OSError:
+                mode = 0
+            if not stat.S_ISBLK(mode) and not stat.S_ISCHR(mode):
+                what = "is no device" if mode else "is not there"
+                raise FirmwareError(f"{path}, which the adapter's needs have under devices, {what}")
 
     def place(self, record: Record, image: Path) -> Path:
         return _put(image, self._place(record["name"]))
@@ -100,18 +126,48 @@ class Vendor:
         return self.host.run(self._filled(self.adapter.install, record), timeout=self.adapter.timeout)
 
     def back(self, record: Record) -> Done:
-        return self.host.run(self._filled(self.adapter.back, record), timeout=self.adapter.timeout)
+        return self._surely(self._filled(self.adapter.back, record), self.adapter.timeout)
 
     def confirm(self, record: Record) -> Done:
         if self.adapter.confirm is None:
             return Done([], 0, "", "")
-        return self.host.run(self._filled(self.adapter.confirm, record), timeout=SHORT)
+        return self._surely(self._filled(self.adapter.confirm, record), SHORT)
 
     def cancel(self, record: Record) -> None:
         if self.adapter.cancel is not None:
-            done = self.host.run(self._filled(self.adapter.cancel, record), timeout=SHORT)
+            done = self._surely(self._filled(self.adapter.cancel, record), SHORT)
             if done.code != 0:
                 self.host.say(f"{' '.join(self.adapter.cancel)}: {done.words}", bad=True)
+
+    def _surely(self, argv: list[str], timeout: float) -> Done:
+        """Run what an update ends with. For want of something in the adapter's needs it must not fail.
+
+        Whether it fails for that nobody can tell. So it is run once more, by systemd, without our unit's limits. The
+        name keeps a second one from being run beside it.
+        """
+        done = self.host.run(argv, timeout=timeout)
+        if done.code in (0, TIMED_OUT) or not self.host.is_limited():
+            return done
+        words = " ".join(argv)
+        self.host.say(
+            f"{words}: {done.words}; once more without the limits that the adapter's needs leave", bad=True
+        )
+        free = self.host.run(
+            [
+                *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={UNLIMITED}"),
+                *(
+                    "--service-type=exec",
+                    f"--property=RuntimeMaxSec={timeout:g}",
+                    f"--setenv=PATH={PATH}",
+                    "--",
+                    *argv,
+                ),
+            ],
+            timeout=timeout + 10,
+        )
+        if free.code == 0:
+            self.host.say(f"{words} goes through without them: its adapter's needs lack something", bad=True)
+        return replace(free, argv=argv)
 
     def clear(self, record: Record) -> None:
         if record["name"]:

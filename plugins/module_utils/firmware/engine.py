@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from . import settings, timer
-from .device import Device, device_of
+from .device import Device, Vendor, device_of
 from .host import FirmwareError, Host
 from .incoming import Incoming
 from .manifest import Manifest, Refused, open_envelope
@@ -43,6 +43,11 @@ REFUSALS = 3
 RESTART_WITHIN = 180.0
 # Seconds that a device gets to tell its version once it is up.
 TELL_WITHIN = 60.0
+# Seconds that a rehearsal may take: the time-out of what only asks, and that of its unit's start.
+REHEARSAL = 90.0
+# How the program ends where the tool does not tell its version, and how systemd does where it cannot begin.
+MUTE = 3
+NOT_BEGUN = range(200, 256)
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,57 @@ def judge(
     return manifest, digest
 
 
+# Rehearsing
+
+
+def rehearse(host: Host, kind: str) -> None:
+    """Have the unit that installs ask for the version, before anything is sent or begun. Raises FirmwareError.
+
+    What keeps it from that would keep the settling from it as well, and it has the same limits: with an installation
+    behind it that would be too late. The version was told without limits a moment ago.
+    """
+    record = Store(host).attempt()
+    if record is not None and record["phase"] != "running":
+        return
+    done = host.run(["systemctl", "start", INSTALL], timeout=REHEARSAL)
+    status = _status(host, INSTALL)
+    if done.code == 0 or (status == MUTE and kind != "firmware"):
+        return
+    if status == MUTE:
+        why = "the tool does not tell the version within its limits: the adapter's needs lack something"
+    elif status in NOT_BEGUN:
+        why = f"its limits cannot be set up (status {status}, see systemd.exec(5))"
+    else:
+        why = done.words
+    raise FirmwareError(f"{INSTALL}: {why}; nothing is installed, and journalctl -u {INSTALL} tells more")
+
+
+def _status(host: Host, unit: str) -> int:
+    """How a unit's process has ended; 0 while nothing is known of one."""
+    done = host.run(["systemctl", "show", "--property=ExecMainStatus", "--value", unit])
+    return int(done.out.strip()) if done.out.strip().isdigit() else 0
+
+
+def _rehearsed(host: Host) -> int:
+    """The unit's side of it: nothing waits to be installed."""
+    if not host.at(settings.ADAPTER).exists():
+        return 0
+    device = Vendor(host, settings.load_adapter(host.root))
+    done = device.ask()
+    if device.version_in(done) is not None:
+        return 0
+    host.say(f"rehearsed: {' '.join(done.argv)}: {done.words}", bad=True)
+    return MUTE
+
+
 # Begin
 
 
 def begin(host: Host, order: Order) -> Answer:
     """Take an order, once for each attempt. Raises Refused and FirmwareError, and has changed nothing then."""
     store = Store(host)
+    if store.find(order.attempt, FORWARD) is None:
+        rehearse(host, order.kind)
     with store.lock():
         known = store.find(order.attempt, FORWARD)
         if known is None:
@@ -192,11 +242,12 @@ def _start(host: Host, unit: str) -> None:
 def install(host: Host) -> int:
     """Run the vendor's tool for the attempt that was accepted. Never twice for one attempt."""
     store = Store(host)
+    if not store.base.is_dir():
+        return _rehearsed(host)
     with store.lock():
         record = store.attempt()
         if record is None or record["phase"] != "accepted" or record["boot"] != host.boot_id():
-            host.say("nothing waits to be installed")
-            return 0
+            return _rehearsed(host)
         device = device_of(host, record["kind"])
         failed = _place(host, device, record) if record["direction"] == FORWARD else ""
         if failed:
@@ -322,6 +373,9 @@ def _run(host: Host, store: Store, record: Record) -> None:
 def settle(host: Host) -> int:
     """Bring what was begun a step nearer to its end. 0 unless systemd has to try again."""
     store = Store(host)
+    if not store.base.is_dir():
+        # Nothing was ever begun, and a unit with limits cannot make the folder: it writes to what is there.
+        return 0
     with store.lock():
         record = store.attempt()
         if record is None:
@@ -465,6 +519,8 @@ def _keep(host: Host, store: Store, device: Device, record: Record) -> bool:
 def back(host: Host, attempt: str, kind: str) -> Answer:
     """Begin to take the gateway back to what it ran before its last release. Raises Refused and FirmwareError."""
     store = Store(host)
+    if store.find(attempt, BACK) is None:
+        rehearse(host, kind)
     with store.lock():
         known = store.find(attempt, BACK)
         if known is not None and known["phase"] != "accepted":
@@ -532,6 +588,8 @@ def look(host: Host, attempt: str, kind: str) -> tuple[Answer, dict[str, Any]]:
     record = store.find(attempt)
     told = answer(record) if record else Answer("unknown", "this gateway has never heard of the attempt")
     current = store.attempt()
+    if current is not None and current["attempt"] == attempt:
+        told = replace(told, why="; ".join(filter(None, (told.why, unsettled(host)))))
     data: dict[str, Any] = {
         "attempt": current["attempt"] if current else None,
         "confirm_by": None,
@@ -545,7 +603,18 @@ def look(host: Host, attempt: str, kind: str) -> tuple[Answer, dict[str, Any]]:
     return told, data
 
 
+def unsettled(host: Host) -> str:
+    """Why nothing brings an attempt to its end: the unit that does cannot begin. Otherwise nothing."""
+    status = _status(host, SETTLE)
+    if status not in NOT_BEGUN:
+        return ""
+    return (
+        f"{SETTLE} cannot begin (status {status}, see systemd.exec(5)) and is tried again; until then nothing is armed "
+        "and nothing taken back, unless by hand with the program's settle"
+    )
+
+
 def status(host: Host) -> dict[str, Any]:
     """Everything that is remembered, for people and programs."""
     state = Store(host).state()
-    return {**state, "armed": timer.is_armed(host)}
+    return {**state, "armed": timer.is_armed(host), "unsettled": unsettled(host) if state["attempt"] else ""}

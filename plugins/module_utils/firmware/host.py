@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import syslog
 
 from ..guard import host as guard
@@ -11,6 +12,8 @@ from ..guard import host as guard
 PATH = guard.PATH
 TIMED_OUT = guard.TIMED_OUT
 Done = guard.Done
+# Set by our units where they have limits.
+LIMITED = "ENERGY_FIRMWARE_LIMITED"
 
 
 class FirmwareError(Exception):
@@ -18,6 +21,10 @@ class FirmwareError(Exception):
 
 
 class Host(guard.Host):
+    def is_limited(self) -> bool:
+        """Whether this process has the limits of our units, and so has what it runs."""
+        return LIMITED in os.environ
+
     def say(self, text: str, *, bad: bool = False) -> None:
         """Tell the journal."""
         syslog.openlog("energy-firmware")

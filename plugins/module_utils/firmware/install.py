@@ -21,6 +21,7 @@ from . import (
     host,
     incoming,
     manifest,
+    needs,
     program,
     settings,
     store,
@@ -40,6 +41,7 @@ PARTS: Mapping[str, tuple[ModuleType, ...]] = {
         host,
         incoming,
         manifest,
+        needs,
         program,
         settings,
         store,
@@ -54,7 +56,7 @@ MAIN = f"import sys\n\nfrom {PACKAGE}.firmware.program import main\n\nsys.exit(m
 COMMON = """Environment=PATH={path}
 SyslogIdentifier=energy-firmware
 OOMScoreAdjust=-900
-"""
+{limits}"""
 SETTLE_UNIT = """# Written by Ansible (role firmware); what is changed here is undone by the next run.
 [Unit]
 Description=Bring an update of this gateway to its end: confirmed, or taken back
@@ -76,6 +78,9 @@ INSTALL_UNIT = """# Written by Ansible (role firmware); what is changed here is 
 Description=Install what this gateway has accepted
 # However it ends: the device is asked what it runs, and nothing is installed again.
 OnFailure={settle}
+# It is started to rehearse as well, and two runs of a controller may follow each other.
+StartLimitIntervalSec=60
+StartLimitBurst=20
 
 [Service]
 Type=oneshot
@@ -86,6 +91,8 @@ KillMode=control-group
 """
 # Seconds beside the tool's own time-out: to copy the image and read it, and to wait for a restart.
 BESIDE = 900.0
+# The collector's releases, and the link to the one that runs.
+OPT = str(Path(device.RELEASES).parent)
 
 
 def archive() -> bytes:
@@ -111,14 +118,17 @@ def wanted(
 ) -> dict[str, bytes]:
     """Every file by its path, for a gateway with these settings. Raises FirmwareError for settings that are wrong."""
     texts = settings.files_of(model, trust, adapter)
-    timeout = settings.adapter_of(dict(adapter), "adapter").timeout if adapter else settings.TIMEOUT
+    tool = settings.adapter_of(dict(adapter), "adapter") if adapter else None
+    # Ours, and where the image has to lie. One text for both units: what the installation could do, the way back can.
+    folders = [store.BASE, OPT, *([tool.folder] if tool else [])]
+    limits = needs.limits((tool and tool.needs) or needs.Needs(), folders)
     words = {
         "base": store.BASE,
         "python": python,
         "program": PROGRAM,
         "settle": engine.SETTLE,
-        "common": COMMON.format(path=host.PATH),
-        "timeout": timeout + BESIDE,
+        "common": COMMON.format(path=host.PATH, limits=limits),
+        "timeout": (tool.timeout if tool else settings.TIMEOUT) + BESIDE,
     }
     for name, text in ((engine.SETTLE, SETTLE_UNIT), (engine.INSTALL, INSTALL_UNIT)):
         texts[f"{units.LINKS}/{name}"] = text.format(**words)

@@ -28,6 +28,8 @@ def _show(found: dict[str, Any]) -> None:
             f"{current['attempt']}: {current['from']} to {current['to']}, {current['phase']} {current['why']}".rstrip()
         )
         print("the way back is armed" if found["armed"] else "the way back is not armed")
+        if found["unsettled"]:
+            print(found["unsettled"])
     for kind, taken in sorted(found["taken"].items()):
         print(f"highest release of {kind} taken: {taken['number']}")
     for one in found["ended"][-10:]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from .host import FirmwareError
 from .manifest import Trust, key_id
+from .needs import EXPECTED, Needs, needs_of, shown
 
 FOLDER = "/etc/energy-firmware"
 GATEWAY = f"{FOLDER}/gateway.json"
@@ -36,7 +37,8 @@ class Adapter:
     `version` and `model` are commands that print what the device itself knows; `version_pattern` finds it in what they
     print. `reboot` says who restarts the device after an installation: `command` us, `itself` the tool, `none` nobody.
     `back` makes the device run what it ran before, `confirm` gives that up, `cancel` gives up an installation that
-    failed before the restart. `image` is where the image has to lie, with `{name}` for its file name.
+    failed before the restart. `image` is where the image has to lie, with `{name}` for its file name. `needs` is what
+    the tool needs beyond what our units leave it; None by a file of an earlier release, whose units had no limits.
     """
 
     install: tuple[str, ...]
@@ -49,6 +51,12 @@ class Adapter:
     confirm: tuple[str, ...] | None = None
     cancel: tuple[str, ...] | None = None
     image: str = "/tmp/{name}"  # noqa: S108  (where the field's document puts it; made by root, never followed)
+    needs: Needs | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder that images lie in, or that has the folders that they lie in."""
+        return self.image.partition("{name}")[0].rpartition("/")[0] or "/"
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def is_image_name(text: str) -> bool:
 def adapter_of(content: Any, where: str) -> Adapter:
     """An adapter out of its mapping. Raises FirmwareError."""
     if not isinstance(content, dict):
-        raise FirmwareError(f"{where}: found {_shown(content)}, expected a mapping of the adapter's keys")
+        raise FirmwareError(f"{where}: found {shown(content)}, expected a mapping of the adapter's keys")
     known = set(Adapter.__dataclass_fields__)
     content = {key: value for key, value in content.items() if value is not None}
     for key in sorted(set(content) - known):
@@ -86,21 +94,28 @@ def adapter_of(content: Any, where: str) -> Adapter:
     timeout = content.get("timeout", TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 1 <= timeout <= LONGEST:
         raise FirmwareError(
-            f"{where}: timeout: found {_shown(timeout)}, expected seconds from 1 to {LONGEST:g}"
+            f"{where}: timeout: found {shown(timeout)}, expected seconds from 1 to {LONGEST:g}"
         )
     content["timeout"] = float(timeout)
     if content.get("reboot", "command") not in REBOOTS:
         raise FirmwareError(
-            f"{where}: reboot: found {_shown(content['reboot'])}, expected {', '.join(REBOOTS[:-1])} or {REBOOTS[-1]}"
+            f"{where}: reboot: found {shown(content['reboot'])}, expected {', '.join(REBOOTS[:-1])} or {REBOOTS[-1]}"
         )
     _check_pattern(content.get("version_pattern", Adapter.version_pattern), where)
     image = content.get("image", Adapter.image)
     filled = image.replace("{name}", "image.bin") if isinstance(image, str) else ""
     if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", filled) or ".." in filled.split("/"):
         raise FirmwareError(
-            f"{where}: image: found {_shown(image)}, expected an absolute path such as /tmp/{{name}}"
+            f"{where}: image: found {shown(image)}, expected an absolute path such as /tmp/{{name}}"
         )
-    return Adapter(**content)
+    if "needs" in content:
+        content["needs"] = needs_of(content["needs"], f"{where}: needs")
+    found = Adapter(**content)
+    if found.needs is not None and not found.needs.everything and found.folder == "/":
+        raise FirmwareError(
+            f"{where}: image: found {shown(image)}, expected a folder that alone can be written to, as in /tmp/{{name}}"
+        )
+    return found
 
 
 def gateway_of(content: Any, where: str) -> Gateway:
@@ -109,9 +124,9 @@ def gateway_of(content: Any, where: str) -> Gateway:
         raise FirmwareError(f"{where}: expected a mapping with model, threshold and keys")
     model, threshold, keys = (content.get(key) for key in ("model", "threshold", "keys"))
     if not isinstance(model, str) or not _MODEL.fullmatch(model):
-        raise FirmwareError(f"{where}: model: found {_shown(model)}, expected a name such as moxa-uc-8220")
+        raise FirmwareError(f"{where}: model: found {shown(model)}, expected a name such as moxa-uc-8220")
     if not isinstance(keys, list) or not keys:
-        raise FirmwareError(f"{where}: keys: found {_shown(keys)}, expected a list of public keys in base64")
+        raise FirmwareError(f"{where}: keys: found {shown(keys)}, expected a list of public keys in base64")
     found = {}
     for text in keys:
         try:
@@ -120,12 +135,12 @@ def gateway_of(content: Any, where: str) -> Gateway:
             public = b""
         if len(public) != 32:
             raise FirmwareError(
-                f"{where}: keys: found {_shown(text)}, expected an Ed25519 public key, 32 bytes in base64"
+                f"{where}: keys: found {shown(text)}, expected an Ed25519 public key, 32 bytes in base64"
             )
         found[key_id(public)] = public
     if isinstance(threshold, bool) or not isinstance(threshold, int) or not 1 <= threshold <= len(found):
         raise FirmwareError(
-            f"{where}: threshold: found {_shown(threshold)}, expected 1 to {len(found)}, the number of keys"
+            f"{where}: threshold: found {shown(threshold)}, expected 1 to {len(found)}, the number of keys"
         )
     return Gateway(model, Trust(threshold, found))
 
@@ -155,7 +170,10 @@ def files_of(model: str, trust: Mapping[str, Any], adapter: Mapping[str, Any] | 
     gateway_of(gateway, "trust")
     texts = {GATEWAY: _text(gateway)}
     if adapter:
-        texts[ADAPTER] = _text(asdict(adapter_of(dict(adapter), "adapter")))
+        found = adapter_of(dict(adapter), "adapter")
+        if found.needs is None:
+            raise FirmwareError(f"adapter: needs is missing, expected {EXPECTED}")
+        texts[ADAPTER] = _text(asdict(found))
     return texts
 
 
@@ -169,7 +187,7 @@ def _check_command(value: Any, where: str) -> None:
         or not value
         or not all(isinstance(word, str) and word for word in value)
     ):
-        raise FirmwareError(f"{where}: found {_shown(value)}, expected a command as a list of words")
+        raise FirmwareError(f"{where}: found {shown(value)}, expected a command as a list of words")
 
 
 def _check_pattern(pattern: Any, where: str) -> None:
@@ -179,10 +197,5 @@ def _check_pattern(pattern: Any, where: str) -> None:
         groups = 0
     if groups != 1:
         raise FirmwareError(
-            f"{where}: version_pattern: found {_shown(pattern)}, expected a regular expression with one group"
+            f"{where}: version_pattern: found {shown(pattern)}, expected a regular expression with one group"
         )
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

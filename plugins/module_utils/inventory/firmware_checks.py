@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..firmware.needs import CAPABILITIES
 from .findings import Finding, Steps, dig
 
 
@@ -66,3 +67,25 @@ def _adapter_findings(adapter: Any, steps: Steps) -> Iterator[Finding]:
                 (*steps, "version_pattern"),
                 f'found "{pattern}", expected a regular expression with one group',
             )
+    needs = adapter.get("needs")
+    if isinstance(needs, dict):
+        yield from _needs_findings(needs, adapter.get("image"), steps)
+
+
+def _needs_findings(needs: dict[str, Any], image: Any, steps: Steps) -> Iterator[Finding]:
+    if needs.get("everything") is True:
+        if any(value for key, value in needs.items() if key != "everything"):
+            yield Finding((*steps, "needs", "everything"), "found something beside it, expected nothing")
+        return
+    # What is not text, or no name of that kind, the schema has said.
+    for number, name in enumerate(needs.get("capabilities") or ()):
+        if isinstance(name, str) and name not in CAPABILITIES:
+            yield Finding(
+                (*steps, "needs", "capabilities", number),
+                f"found {name}, which capabilities(7) does not have, expected one such as CAP_SYS_ADMIN",
+            )
+    if isinstance(image, str) and not image.partition("{name}")[0].rpartition("/")[0]:
+        yield Finding(
+            (*steps, "image"),
+            f'found "{image}", expected a folder that alone can be written to, as in /tmp/{{name}}',
+        )

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from .kinds import OPTIONAL, Choice, Key, Listing, Number, Record, Table, Text
+from ..firmware import needs as gateways
+from .kinds import OPTIONAL, Choice, Flag, Key, Listing, Number, Record, Table, Text
 
 _NO_TEMPLATE = r"(?!.*\{[{%#])"
 _WORD = Text(
@@ -21,6 +22,9 @@ _PLACE = Text(
     r"(?!.*/\.\.(?:/|$))(?:/(?:[A-Za-z0-9._-]|\{name\})+)+",
     limit=200,
 )
+_WRITTEN = Text('a file or folder such as "/boot", not "/" itself', gateways.PATH, limit=200)
+_DEVICE = Text('a device such as "/dev/mtd0" or "block-loop"', gateways.DEVICE, limit=200)
+_CAPABILITY = Text('a capability such as "CAP_SYS_ADMIN"', r"CAP_[A-Z_]+")
 REBOOTS = {
     "command": "Wattfleet restarts it",
     "itself": "the tool does",
@@ -35,6 +39,54 @@ def _command(title: str, description: str, example: str, *, needed: bool = False
         Key(words, title, description, examples=examples)
         if needed
         else Key(words, title, description, OPTIONAL, examples=examples)
+    )
+
+
+def _needs() -> Record:
+    """What the tool needs beyond what the gateway's units leave to every tool."""
+    return Record(
+        {
+            "write": Key(
+                Listing(_WRITTEN, "a list of paths", distinct=True),
+                "Writes",
+                "Files and folders that the tool writes. The image's folder, `/tmp`, `/var/tmp` and `/run/lock` need "
+                "not be named; all else is read-only for it.",
+                OPTIONAL,
+                examples=(["/boot", "/data/slots"],),
+            ),
+            "devices": Key(
+                Listing(_DEVICE, "a list of devices", distinct=True),
+                "Devices",
+                "Devices that the tool opens, as nodes below `/dev` or by their drivers' names in `/proc/devices` with "
+                "`block-` or `char-` before them. Without it there are none. Adds 0.1 to the exposure.",
+                OPTIONAL,
+                examples=(["/dev/mtd0", "/dev/mmcblk0p3", "block-loop"],),
+            ),
+            "capabilities": Key(
+                Listing(_CAPABILITY, "a list of capabilities", distinct=True),
+                "Capabilities",
+                "Capabilities of root that the tool uses, as capabilities(7) names them, and with them the calls that "
+                "are of no use without: `CAP_SYS_ADMIN` lets it mount. Adds up to 0.5 each to the exposure.",
+                OPTIONAL,
+                examples=(["CAP_SYS_ADMIN"],),
+            ),
+            "network": Key(
+                Flag(),
+                "Network",
+                "Whether the tool talks over IP, be it to its own host. Adds 0.9 to the exposure.",
+                OPTIONAL,
+                examples=(True,),
+            ),
+            "everything": Key(
+                Flag(),
+                "Everything",
+                "For a tool that nobody can describe: it has no limits, and the exposure is 9.6. Nothing else is said "
+                "beside it.",
+                OPTIONAL,
+                examples=(True,),
+            ),
+        },
+        gateways.EXPECTED,
     )
 
 
@@ -68,6 +120,13 @@ def adapter() -> Record:
                 "Prints the device's model; where it is not `gateway.model`, nothing is installed.",
                 "model",
             ),
+            "needs": Key(
+                _needs(),
+                "Needs",
+                "What the tool needs beyond what the gateway's units leave to every tool, for all of its commands. "
+                "`{}` for the client of a daemon that writes the flash itself, such as `rauc` or `swupdate-client`.",
+                examples=({}, {"write": ["/boot"], "devices": ["/dev/mmcblk0p3"]}),
+            ),
             "version_pattern": Key(
                 _PATTERN,
                 "Version pattern",
@@ -100,7 +159,7 @@ def adapter() -> Record:
                 examples=("/srv/firmware/{name}",),
             ),
         },
-        "a mapping with install, version and back",
+        "a mapping with install, version, back and needs",
     )
 
 
@@ -118,6 +177,7 @@ def site_firmware() -> Key:
                         "install": ["vendor-update", "{image}"],
                         "version": ["vendor-version"],
                         "back": ["vendor-back"],
+                        "needs": {"devices": ["/dev/mtd0"]},
                     },
                 ),
             )
@@ -135,6 +195,7 @@ def site_firmware() -> Key:
                     "install": ["vendor-update", "{image}"],
                     "version": ["vendor-version"],
                     "back": ["vendor-back"],
+                    "needs": {"devices": ["/dev/mtd0"]},
                 }
             },
         ),
@@ -175,6 +236,7 @@ def fleet_firmware(model: Text) -> Key:
                             "install": ["firmware-update", "install", "{image}"],
                             "version": ["firmware-update", "version"],
                             "back": ["firmware-update", "rollback"],
+                            "needs": {},
                         }
                     },
                 ),

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ ADAPTER: dict[str, Any] = {
     "confirm": ["firmware-update", "confirm"],
     "cancel": ["firmware-update", "cancel"],
     "image": "/tmp/{name}",
+    "needs": {},
 }
 ATTEMPT = "2026-11/plant-a/1"
 OLD, NEW = "2.3.0", "2.4.1"
@@ -73,6 +75,8 @@ class FakeGateway(Host):
         self.fake = root.with_name(root.name + ".device.json")
         self.said: list[str] = []
         self.late = 0.0
+        # In one of our units, with the limits that it has.
+        self.inside = False
 
     @classmethod
     def make(cls, root: Path, adapter: dict[str, Any] | None = None) -> FakeGateway:
@@ -97,6 +101,9 @@ class FakeGateway(Host):
                 "restart": False,
                 "timer": None,
                 "refuse": {},
+                "limits": {},  # what is refused within our units only
+                "status": {},  # how a unit's process has ended
+                "unstartable": 0,
                 "kept": 0,
                 "model": MODEL,
             }
@@ -131,7 +138,10 @@ class FakeGateway(Host):
         return str(self.device()["boot"])
 
     def run(self, argv: list[str], *, timeout: float = 20, stdin: str | None = None) -> Done:
-        refused = self.device()["refuse"].get(" ".join(argv[:2]))
+        if argv[0] == "systemd-run" and "--wait" in argv:
+            return self._freely(argv[argv.index("--") + 1 :])
+        words, state = " ".join(argv[:2]), self.device()
+        refused = state["refuse"].get(words) or (self.inside and state["limits"].get(words))
         if refused:
             return Done(argv, *refused)
         if argv[0] == "firmware-update":
@@ -152,9 +162,34 @@ class FakeGateway(Host):
             return Done(argv, int(bad), "", "the configuration is refused" if bad else "")
         return Done(argv, 0, "", "")
 
+    def is_limited(self) -> bool:
+        return self.inside
+
+    def _within(self, work: Callable[[Host], int]) -> int:
+        """What one of our units runs."""
+        self.inside = True
+        try:
+            return work(self)
+        finally:
+            self.inside = False
+
+    def _freely(self, argv: list[str]) -> Done:
+        """What systemd runs for us, in no unit of ours."""
+        before, self.inside = self.inside, False
+        try:
+            return self.run(argv)
+        finally:
+            self.inside = before
+
     def _systemctl(self, argv: list[str]) -> Done:
         state = self.device()
         words = [word for word in argv[1:] if not word.startswith("--")]
+        if words[0] == "start" and "--no-block" not in argv:
+            code = state["unstartable"] or self._within(engine.install)
+            self.change(status={words[1]: code})
+            return Done(argv, int(code != 0), "", "Job for it failed." if code else "")
+        if "--property=ExecMainStatus" in argv:
+            return Done(argv, 0, f"{state['status'].get(words[-1], 0)}\n", "")
         if words[0] == "reboot":
             self.change(restart=True)
         elif words[0] == "start":
@@ -223,7 +258,7 @@ class FakeGateway(Host):
     def settle(self) -> None:
         """The unit, which systemd starts again while it fails."""
         for _time in range(20):
-            if engine.settle(self) == 0 or self.device()["restart"]:
+            if self._within(engine.settle) == 0 or self.device()["restart"]:
                 return
         raise AssertionError(f"settle never ends: {self.said[-5:]}")
 
@@ -236,7 +271,7 @@ class FakeGateway(Host):
             elif state["units"]:
                 unit = state["units"][0]
                 self.change(units=state["units"][1:])
-                if unit == engine.SETTLE or engine.install(self) != 0:
+                if unit == engine.SETTLE or self._within(engine.install) != 0:
                     self.settle()
             else:
                 return

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wattfleet.energy.plugins.module_utils.firmware import engine
+from ansible_collections.wattfleet.energy.plugins.module_utils.firmware import engine, program, settings
 from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.host import FirmwareError
 from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.incoming import Incoming
 from ansible_collections.wattfleet.energy.plugins.module_utils.firmware.manifest import Refused
@@ -292,6 +293,140 @@ def test_a_device_that_needs_no_restart(place: Path) -> None:
         "failed",
         f"the installation has reported success, and the device runs {OLD} instead of {NEW}",
     )
+
+
+# ---- The limits of our units
+
+
+def test_nothing_is_begun_where_the_units_limits_cannot_be_set_up(host: FakeGateway) -> None:
+    host.change(unstartable=226)
+    image = image_of()
+    release = envelope(image)
+    host.send(image, release)
+    with pytest.raises(
+        FirmwareError,
+        match=r"install\.service: its limits cannot be set up \(status 226, .* nothing is installed",
+    ):
+        host.begin(release)
+    host.work()
+    assert (host.phase, host.device()["flashed"]) == (None, [])
+    # And once it can be started the same attempt is begun.
+    host.change(unstartable=0)
+    assert host.begin(release).kind == "begun"
+
+
+def test_nothing_is_begun_where_the_tool_does_not_work_within_them(host: FakeGateway) -> None:
+    host.change(limits={"firmware-update version": [1, "", "/dev/mtd0: Operation not permitted"]})
+    image = image_of()
+    release = envelope(image)
+    host.send(image, release)
+    with pytest.raises(
+        FirmwareError, match="does not tell the version within its limits: the adapter's needs lack"
+    ):
+        host.begin(release)
+    assert "rehearsed: firmware-update version: /dev/mtd0: Operation not permitted" in host.said
+    assert (host.phase, host.device()["flashed"]) == (None, [])
+    # The collector's releases have nothing to do with the tool.
+    image, release = collector("0.4.0")
+    host.send(image, release)
+    assert host.begin(release, kind="collector").kind == "begun"
+
+
+def test_no_way_back_is_begun_that_could_not_be_gone(host: FakeGateway) -> None:
+    update(host)
+    engine.confirm(host, ATTEMPT)
+    host.change(limits={"firmware-update version": [1, "", "no"]})
+    with pytest.raises(FirmwareError, match="the adapter's needs lack something; nothing is installed"):
+        engine.back(host, "x/back", "firmware")
+    assert host.version == NEW
+
+
+def test_the_way_back_is_gone_whatever_the_needs_lack(host: FakeGateway) -> None:
+    update(host)
+    host.change(limits={"firmware-update rollback": [1, "", "no"]})
+    host.pass_by(WITHIN + 1)
+    assert host.version == OLD
+    assert host.look() == engine.Answer("failed", f"nobody has confirmed it within {WITHIN:g} s")
+    assert [one for one in host.said if "needs" in one] == [
+        "firmware-update rollback: no; once more without the limits that the adapter's needs leave",
+        "firmware-update rollback goes through without them: its adapter's needs lack something",
+    ]
+
+
+def test_what_was_confirmed_stays_whatever_the_needs_lack(host: FakeGateway) -> None:
+    update(host)
+    record = Store(host).attempt()
+    assert record is not None
+    # The power went between the note and the device's own.
+    Store(host).note(record, phase="confirming")
+    host.change(limits={"firmware-update confirm": [1, "", "no"]})
+    host.boot()
+    assert (host.version, host.look().kind, host.device()["kept"]) == (NEW, "confirmed", 1)
+
+
+def test_what_failed_is_not_booted_whatever_the_needs_lack(host: FakeGateway) -> None:
+    host.change(limits={"firmware-update cancel": [1, "", "no"]}, next="b")
+    assert update(host, "fails").kind == "failed"
+    assert host.device()["next"] is None
+
+
+def test_a_tool_that_hangs_is_not_run_once_more(host: FakeGateway) -> None:
+    update(host)
+    host.change(limits={"firmware-update rollback": [124, "", "no answer within 900 s"]})
+    host.pass_by(WITHIN + 1)
+    assert host.version == NEW
+    assert "and it could not go back" in host.look().why
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({"write": ["/boot"]}, "/boot, which the adapter's needs have under write, is not there"),
+        ({"devices": ["/dev/mtd0"]}, "/dev/mtd0, which the adapter's needs have under devices, is not there"),
+        ({"devices": ["/dev/null"]}, "/dev/null, which the adapter's needs have under devices, is no device"),
+    ],
+)
+def test_what_the_tool_needs_has_to_be_there_before_anything_is_begun(
+    place: Path, needs: dict[str, Any], said: str
+) -> None:
+    host = FakeGateway.make(place / "root", {**ADAPTER, "needs": needs})
+    host.at("/dev").mkdir()
+    host.at("/dev/null").touch()
+    image = image_of()
+    release = envelope(image)
+    host.send(image, release)
+    with pytest.raises(FirmwareError, match=said):
+        host.begin(release)
+    assert host.phase is None
+
+
+def test_an_adapter_of_an_earlier_release_still_works(host: FakeGateway) -> None:
+    path = host.at(settings.ADAPTER)
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "needs"})
+    )
+    assert update(host).kind == "running"
+    assert engine.confirm(host, ATTEMPT).kind == "confirmed"
+
+
+def test_an_update_that_nothing_settles_is_told(
+    host: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    update(host)
+    host.change(status={engine.SETTLE: 226})
+    assert "energy-firmware-settle.service cannot begin (status 226" in host.look().why
+    assert program.main(["status"], host) == 0
+    assert "energy-firmware-settle.service cannot begin (status 226" in capsys.readouterr().out
+    # One that ends with an error of its own is at work.
+    host.change(status={engine.SETTLE: 1})
+    assert host.look() == engine.Answer("running", f"runs {NEW}")
+
+
+def test_a_gateway_that_was_never_updated_needs_no_folder(host: FakeGateway) -> None:
+    # Within their limits the units could not make it.
+    assert engine.settle(host) == 0
+    engine.rehearse(host, "firmware")
+    assert not Store(host).base.exists()
 
 
 def test_forget_removes_what_was_sent(host: FakeGateway) -> None:

@@ -20,6 +20,7 @@ firmware:
       install: [firmware-update, install, "{{image}}"]
       version: [firmware-update, version]
       back: [firmware-update, rollback]
+      needs: {{write: [/data/slots], devices: [/dev/mtd0, block-loop], capabilities: [CAP_SYS_ADMIN]}}
 """
 
 
@@ -47,6 +48,30 @@ def test_a_sound_fleet_takes_releases(fleet: FleetOnDisk) -> None:
         ),
         ("rollback]", "rollback]\n      image: /tmp/../{name}", "expected an absolute path"),
         ("rollback]", "rollback]\n      rollback: [a]", "rollback: unknown key"),
+        (
+            "needs:",
+            "#",
+            "needs: missing, expected what the tool needs of write, devices, capabilities and network: {}",
+        ),
+        ("[/data/slots]", "[data]", 'needs.write[0]: found "data", expected a file or folder'),
+        (
+            "[/data/slots]",
+            "[/]",
+            'needs.write[0]: found "/", expected a file or folder such as "/boot", not "/" itself',
+        ),
+        ("/dev/mtd0", "mtd0", 'needs.devices[0]: found "mtd0", expected a device such as "/dev/mtd0"'),
+        ("CAP_SYS_ADMIN", "sys_admin", 'needs.capabilities[0]: found "sys_admin", expected a capability'),
+        (
+            "CAP_SYS_ADMIN",
+            "CAP_SYSADMIN",
+            "capabilities[0]: found CAP_SYSADMIN, which capabilities(7) does not have",
+        ),
+        (
+            "needs: {",
+            "needs: {everything: true, ",
+            "needs.everything: found something beside it, expected nothing",
+        ),
+        ("rollback]", "rollback]\n      image: /{name}", "expected a folder that alone can be written to"),
     ],
 )
 def test_a_fault_is_one_line(fleet: FleetOnDisk, old: str, new: str, said: str) -> None:
@@ -58,7 +83,7 @@ def test_a_fault_is_one_line(fleet: FleetOnDisk, old: str, new: str, said: str) 
 
 
 def test_a_site_may_have_an_adapter_of_its_own(fleet: FleetOnDisk) -> None:
-    own = 'firmware: {adapter: {install: [x, "{image}"], version: [x, v], back: [x, b]}}\n'
+    own = 'firmware: {adapter: {install: [x, "{image}"], version: [x, v], back: [x, b], needs: {}}}\n'
     fleet.write("plant-a", SITE + own)
     assert fleet.faults() == []
     fleet.write("plant-a", SITE + own.replace('"{image}"', "y"))
