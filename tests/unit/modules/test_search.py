@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from ansible_collections.wattfleet.energy.plugins.module_utils import _modbus, _
 from .conftest import FakeCollector, Peer, registers_device
 
 MakePeer = Callable[..., Peer]
+# What termios(3) calls the parities: odd without "enabled" would be none at all.
+PARITY_FLAGS = {0: "N", termios.PARENB: "E", termios.PARENB | termios.PARODD: "O"}
 
 
 def ask(nowhere: Path, **options: Any) -> dict[str, Any]:
@@ -80,21 +83,25 @@ def test_other_units_are_asked_through_the_collector(make_collector: Callable[..
 
 
 class Serial:
-    """A meter at the other end of a line. A pseudo-terminal has no parity, so it is told with which the line was set
-    up, and answers to the right one alone."""
+    """A meter at the other end of a line. A pseudo-terminal has no parity, so what the kernel is asked for is noted,
+    and the meter answers to the right one alone."""
 
     def __init__(self, parity: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parity = parity
         self.set_up: list[str] = []
+        self.flags = 0
         self.master, self.slave = os.openpty()
         self.path = os.ttyname(self.slave)
-        real = _serial_line.set_up
+        real = termios.tcsetattr
 
-        def watched(handle: int, baudrate: int, wanted: str, stopbits: int) -> None:
-            self.set_up.append(wanted)
-            real(handle, baudrate, "N", stopbits)  # a pseudo-terminal refuses any other
+        def watched(handle: int, when: int, settings: list[Any]) -> None:
+            self.flags = settings[2]
+            self.set_up.append(PARITY_FLAGS[self.flags & (termios.PARENB | termios.PARODD)])
+            # A pseudo-terminal refuses what it cannot do.
+            settings[2] = self.flags & ~(termios.PARENB | termios.PARODD)
+            real(handle, when, settings)
 
-        monkeypatch.setattr(_serial_line, "set_up", watched)
+        monkeypatch.setattr(termios, "tcsetattr", watched)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -134,6 +141,15 @@ def test_a_wrong_parity_is_found(serial: Serial, tmp_path: Path) -> None:
         ("parity", "unit 1 answers with parity E, and not with N: set the parity of the bus")
     ]
     assert serial.set_up == ["N", "E", "O"]
+
+
+@pytest.mark.parametrize("parity", _serial_line.PARITIES)
+@pytest.mark.parametrize("stopbits", [1, 2])
+def test_a_line_is_set_up_as_asked(serial: Serial, parity: str, stopbits: int) -> None:
+    _serial_line.Line(serial.path, 19200, parity, stopbits).close()
+    assert serial.set_up == [parity]
+    assert bool(serial.flags & termios.CSTOPB) == (stopbits == 2)
+    assert serial.flags & termios.CSIZE == termios.CS8
 
 
 def test_a_serial_line_has_one_master(
