@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.plugins.test.core import version_compare
 from ansible_collections.wattfleet.energy.plugins.module_utils import _sshd_in_force
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.peer import Connection
 from ansible_collections.wattfleet.energy.plugins.modules import host_state
@@ -20,15 +21,15 @@ ROLE = Path(__file__).parents[3] / "roles" / "hardening"
 SESSION = "user=admin,host=198.18.0.1,addr=198.18.0.1,laddr=198.18.0.11,lport=22"
 
 
-def ours() -> str:
-    """The role's file, for every sshd that the role knows."""
+def ours(version: str = "9.1", **given: object) -> str:
+    """The role's file for an sshd of a version; with that of all that the lab's own knows."""
     environment = Environment(
         loader=FileSystemLoader(ROLE / "templates"), trim_blocks=True, undefined=StrictUndefined
     )
-    environment.tests["version"] = lambda found, least, _how: float(found) >= float(least)
+    environment.tests["version"] = version_compare
     defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
-    given = {"hardening_sshd_version": "9.1", "hardening_ssh_users": ["admin"], "ansible_managed": "ours"}
-    return environment.get_template("sshd.conf.j2").render({**defaults, **given})
+    ours = {"hardening_sshd_version": version, "hardening_ssh_users": ["admin"], "ansible_managed": "ours"}
+    return environment.get_template("sshd.conf.j2").render({**defaults, **ours, **given})
 
 
 class Sshd:
