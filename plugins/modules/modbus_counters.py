@@ -62,8 +62,11 @@ options:
         default: 1.0
       registers:
         description:
-          - Registers in which the device counts, as its manual or its profile lists them. They are told beside those
+          - Registers in which the device counts, as its manual lists them. They are told beside those
             of function 08, under the name that they are given here.
+          - Profiles name none, since for their models none was found in public register maps. So
+            M(wattfleet.energy.gateway_info) and C(playbooks/verify.yml) take what a device answers to function 08, and
+            what the collector itself counts of every bus and meter.
         type: list
         elements: dict
         default: []
