@@ -238,6 +238,12 @@ ansible_facts:
           type: dict
           sample: {eth0: {present: true, kind: ethernet, operstate: up, carrier: true, speed: 1000, duplex: full,
             mtu: 1500, counters: {rx_errors: 0}}}
+        managers:
+          description:
+            - Links that another service than NetworkManager configures, now or at the next boot; C(file) is its file
+              that says so.
+          type: dict
+          sample: {eth0: {service: systemd-networkd.service, file: /etc/systemd/network/10-wan.network}}
         sshd:
           description:
             - C(session) is the connection that this was read over, as C(sshd -C) takes it; null where it is none of
@@ -277,6 +283,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils import (
     _state_defaults,
     _state_files,
     _state_listeners,
+    _state_managers,
     _state_system,
     _tls_probe,
 )
@@ -375,6 +382,7 @@ def main() -> None:
         "listeners": _state_listeners.listeners(run),
         "sysctls": _state_system.sysctl_facts(wanted("sysctls", _state_defaults.SYSCTLS)),
         "links": _links.read(_links.DEFAULT_PATH, None),
+        "managers": _state_managers.managers(run),
         "sshd": sshd_facts(run),
         "hwmon": _state_system.sensors(),
         "hub": hub_facts(module.params["hub"]),

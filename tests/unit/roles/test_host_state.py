@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ansible_collections.wattfleet.energy.plugins.module_utils import (
     _state_defaults,
     _state_files,
     _state_listeners,
+    _state_managers,
     _state_system,
 )
 from ansible_collections.wattfleet.energy.plugins.module_utils.durable_file import replace_file
@@ -222,6 +224,70 @@ def test_accounts() -> None:
         "nobody-here": None,
     }
     assert _state_system.group_facts(["root", "nobody-here"]) == {"root": {"gid": 0}, "nobody-here": None}
+
+
+INTERFACES = """\
+# what the installer wrote
+source /etc/network/interfaces.d/*
+source-directory more
+auto lo
+iface lo inet loopback
+iface eth1 inet manual
+auto eth2 \\
+  eth3:1
+iface eth3:1 inet static
+  address 10.0.0.1/24
+"""
+
+
+def asked_states(states: dict[str, str]) -> Callable[..., tuple[int, str, str]]:
+    """systemctl, for units by their names; each is "active enabled", for instance."""
+
+    def show(command: list[str], **_options: object) -> tuple[int, str, str]:
+        units = command[command.index("--") + 1 :]
+        told = (states.get(unit, "inactive disabled").split() for unit in units)
+        return 0, "\n\n".join(f"ActiveState={one}\nUnitFileState={two}" for one, two in told), ""
+
+    return show
+
+
+def test_links_that_another_service_configures(tmp_path: Path) -> None:
+    files = {
+        "etc/network/interfaces": INTERFACES,
+        "etc/network/interfaces.d/wan": "allow-hotplug eth0\niface eth0 inet dhcp\nsource /etc/network/interfaces\n",
+        "etc/network/more/hall": "auto eth4\niface eth4 inet dhcp\n",
+        "etc/network/more/hall.old": "auto eth5\niface eth5 inet dhcp\n",
+        "run/systemd/netif/links/6": "ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/6.network\n",
+        "run/systemd/netif/links/7": "ADMIN_STATE=unmanaged\nNETWORK_FILE=/etc/systemd/network/7.network\n",
+        "run/systemd/netif/links/8": "ADMIN_STATE=unmanaged\n",
+        **{f"sys/class/net/eth{number}/ifindex": f"{number}\n" for number in (6, 7, 8, 9)},
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def found(**states: str) -> dict[str, str]:
+        told = _state_managers.managers(
+            asked_states({f"{unit.replace('_', '-')}.service": state for unit, state in states.items()}),
+            str(tmp_path),
+        )
+        return {link: f"{one['service']} {one['file']}" for link, one in told.items()}
+
+    by_networkd = {"eth6": "systemd-networkd.service /etc/systemd/network/6.network"}
+    by_ifupdown = {
+        "eth0": "networking.service /etc/network/interfaces.d/wan",
+        "eth3": "networking.service /etc/network/interfaces",
+        "eth4": "networking.service /etc/network/more/hall",
+    }
+    assert found() == {}
+    assert found(systemd_networkd="active disabled", networking="failed masked") == by_networkd
+    assert (
+        found(systemd_networkd="inactive enabled", networking="active enabled") == by_networkd | by_ifupdown
+    )
+
+
+def test_without_other_services_systemd_is_not_asked(tmp_path: Path) -> None:
+    assert _state_managers.managers(no_command, str(tmp_path)) == {}
 
 
 def test_packages_by_dpkg_and_by_rpm(monkeypatch: pytest.MonkeyPatch) -> None:
