@@ -84,7 +84,7 @@ fleet: bootstrap release ## The whole path, every reading counted at both ends: 
 	pytest tests/fleet --fleet-sites $(SITES)
 
 .PHONY: fleet-short
-fleet-short: bootstrap release ## The same without what takes many minutes: renewal, replacement, revocation, an upgrade, a hub that grows
+fleet-short: bootstrap release ## The same without what takes many minutes: renewal, replacement, revocation, an upgrade, hardening undone, a hub that grows
 	pytest tests/fleet --fleet-sites $(SITES) -m "not long and not rollout"
 
 .PHONY: fleet-rollout
