@@ -84,6 +84,12 @@ class Config:
     metrics_port: int | None
 
 
+def with_settings(conninfo: str, settings: str) -> str:
+    """A connection string with settings for its sessions beside those that it has, the schema for instance."""
+    own = conninfo_to_dict(conninfo).get("options", "")
+    return make_conninfo(conninfo, options=f"{own} {settings}".strip()) if settings else conninfo
+
+
 def databases(path: Path) -> Databases | None:
     """What the file says of several databases, None where it names one. Raises ConfigError."""
     return _databases(_read(path))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import psycopg
 
-from energy_hub.config import Databases, databases
+from energy_hub.config import Databases, databases, with_settings
 from energy_hub.evidence.step import Shard
 from energy_hub.shards import check_name
 
@@ -106,7 +106,7 @@ def configured(conninfo: str | None, config: Path | None) -> Databases | None:
 
 @contextmanager
 def opened(
-    conninfo: str | None, config: Path | None, role: str, name: str, options: str = ""
+    conninfo: str | None, config: Path | None, role: str, name: str, settings: str = ""
 ) -> Iterator[Opened]:
     """Connect as `role`. Raises ConfigError, psycopg.Error."""
     several = configured(conninfo, config)
@@ -116,7 +116,7 @@ def opened(
             text = several.conninfo(shard, role) if several else conninfo or f"dbname=energy user={role}"
             try:
                 connection = psycopg.connect(
-                    text, autocommit=True, options=options, application_name=name, connect_timeout=10
+                    with_settings(text, settings), autocommit=True, application_name=name, connect_timeout=10
                 )
             except psycopg.OperationalError as error:
                 raise psycopg.OperationalError(f"{shard}: {error}" if several else str(error)) from None

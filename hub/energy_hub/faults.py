@@ -9,6 +9,7 @@ wrong with a whole fleet can be read in one place.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -83,9 +84,10 @@ class Fault(NamedTuple):
 _told = Throttle(PERIOD)
 
 
-def count(connection: psycopg.Connection, insert: str) -> list[Fault]:
+def count(connection: psycopg.Connection, insert: str, values: Mapping[str, object]) -> list[Fault]:
     """Do the statement that counts minutes, and look at what it wrote. Raises psycopg.Error."""
-    suspect = connection.execute(_SUSPECT.replace("{insert}", insert)).fetchall()
+    # Planned each time, for as many minutes as there are.
+    suspect = connection.execute(_SUSPECT.replace("{insert}", insert), values, prepare=False).fetchall()
     silent = [(row[0], row[5]) for row in suspect if row[5] is not None]
     noisy = [row[:5] for row in suspect if row[4] is not None and row[4] >= 1]
     rows = []

@@ -12,9 +12,15 @@ from datetime import UTC, datetime
 from importlib import resources
 
 import psycopg
+from psycopg import sql
 
 MONTHS_AHEAD = 3
 _NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+# Migrations were written when the schema was always `public`; in these phrases its name stands for the schema's. So the
+# text, and with it the digest, is the same in every database. On nodes of Citus a statement may alter one thing of a
+# table: those after 63 keep to that.
+_NAMED = ("search_path = public", "'public'::regnamespace", "SCHEMA public")
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS migration (
     number integer PRIMARY KEY,
@@ -39,6 +45,13 @@ class Migration:
     def digest(self) -> bytes:
         return hashlib.sha256(self.sql.encode()).digest()
 
+    def of(self, schema: str) -> str:
+        """The statements for a schema."""
+        text = self.sql
+        for phrase in _NAMED:
+            text = text.replace(phrase, phrase.replace("public", schema))
+        return text
+
     def __str__(self) -> str:
         return f"{self.number:04}_{self.name}"
 
@@ -56,7 +69,8 @@ def shipped() -> list[Migration]:
 def pending(connection: psycopg.Connection, migrations: Sequence[Migration]) -> list[Migration]:
     """What is not applied yet. Raises MigrationError when the database holds what this release does not
     know."""
-    if connection.execute("SELECT to_regclass('public.migration')").fetchone() == (None,):
+    ledger = "SELECT to_regclass(quote_ident(current_schema()) || '.migration')"
+    if connection.execute(ledger).fetchone() == (None,):
         return list(migrations)
     applied = {
         number: (name, digest)
@@ -87,9 +101,9 @@ def missing_months(connection: psycopg.Connection, today: datetime) -> list[date
     ]
     rows = connection.execute(
         "SELECT month FROM unnest(%s::timestamptz[]) AS month "
-        "WHERE to_regclass('public.reading_' || to_char(month AT TIME ZONE 'UTC', 'YYYY_MM')) IS NULL "
+        "WHERE to_regclass('reading_' || to_char(month AT TIME ZONE 'UTC', 'YYYY_MM')) IS NULL "
         # A hypertable makes its chunks itself.
-        "AND EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass('public.reading')) "
+        "AND EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass('reading')) "
         "ORDER BY month",
         (months,),
     )
@@ -108,10 +122,11 @@ def apply(connection: psycopg.Connection) -> Iterator[str]:
     """Apply what is pending, each migration in a transaction of its own, then make the partitions of the
     months ahead; yields a line for each thing done. The connection must be in autocommit mode."""
     with _alone(connection):
+        schema = _schema(connection)
         for one in pending(connection, shipped()):
             with connection.transaction():
                 connection.execute(_LEDGER)
-                connection.execute(one.sql.encode())
+                connection.execute(one.of(schema).encode())
                 connection.execute(
                     "INSERT INTO migration (number, name, digest) VALUES (%s, %s, %s)",
                     (one.number, one.name, one.digest),
@@ -120,6 +135,27 @@ def apply(connection: psycopg.Connection) -> Iterator[str]:
         for month in missing_months(connection, datetime.now(UTC)):
             connection.execute("SELECT ensure_month(%s)", (month,))
             yield f"partition {month:%Y-%m}"
+
+
+def _schema(connection: psycopg.Connection) -> str:
+    """Where the search path of the connection leads, `public` unless it says otherwise; made when it names one schema
+    that is not there. Raises MigrationError."""
+    row = connection.execute("SELECT current_schema(), current_setting('search_path')").fetchone()
+    assert row is not None
+    found, path = row
+    name: str = found or path
+    if not _SCHEMA.fullmatch(name):
+        raise MigrationError(f"search_path is {path}: expected one schema, of small letters, digits and _")
+    if found is None:
+        with connection.transaction():
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+            # As everybody has it of public.
+            connection.execute(
+                sql.SQL("GRANT USAGE ON SCHEMA {} TO energy_ingest, energy_rollup, energy_read").format(
+                    sql.Identifier(name)
+                )
+            )
+    return name
 
 
 @contextmanager

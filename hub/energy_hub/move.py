@@ -16,7 +16,7 @@ Numbers of sites, points, keys and batches are each database's own; they are fou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
@@ -26,6 +26,8 @@ from psycopg.conninfo import make_conninfo
 from energy_hub.config import Databases
 from energy_hub.evidence.leaves import keep_removed
 from energy_hub.evidence.step import LOCK as CHECKPOINT_LOCK
+from energy_hub.partitions import months
+from energy_hub.rollup import LOCK as ROLLUP_LOCK
 from energy_hub.shards import GONE, check_name, move_lock
 from energy_hub.store import CHAIN_BROKEN
 
@@ -137,10 +139,7 @@ class _Move:
             self.target.execute("SELECT FROM site WHERE name = %s FOR UPDATE", (self.site,))
             self.target.execute("UPDATE site SET here = false WHERE name = %s", (self.site,))
         self.here = _one(self.target, "SELECT id FROM site WHERE name = %s", self.site)
-        for (month,) in self.source.execute(
-            "SELECT to_timestamp(substr(relname, 9) || ' 15 +00', 'YYYY_MM DD TZH') FROM pg_class"
-            " WHERE relname ~ '^reading_\\d{4}_\\d{2}$' AND relnamespace = 'public'::regnamespace"
-        ).fetchall():
+        for month in months(self.source):
             self.target.execute("SELECT ensure_month(%s)", (month,))
         for statement in (
             "CREATE TEMPORARY TABLE IF NOT EXISTS map_point (old integer, new integer)",
@@ -326,7 +325,7 @@ class _Move:
     def _copy_rollups(self) -> None:
         """As they are with the first copy. What was not counted in them is noted in the target, which counts itself."""
         with self.target.transaction():
-            self.target.execute("SELECT pg_advisory_xact_lock(hashtextextended('energy.rollup', 0))")
+            self.target.execute(f"SELECT pg_advisory_xact_lock({ROLLUP_LOCK})")
             self.target.execute(
                 "DELETE FROM touched t USING batch b WHERE b.id = t.batch AND b.site = %s", (self.here,)
             )
@@ -345,21 +344,28 @@ class _Move:
 
     def _copy_touched(self) -> None:
         """Notes of batches that the rollups did not count when they were copied."""
-        rows = self.source.execute(
-            "SELECT b.stream, b.sequence, t.first, t.last, t.readings,"
-            " (SELECT array_agg(m.new)::text FROM map_point m WHERE m.old = ANY(t.points))"
+        new: dict[int, int] = dict(self.source.execute("SELECT old, new FROM map_point").fetchall())
+        notes = self.source.execute(
+            "SELECT b.stream, b.sequence, t.first, t.last, t.readings, t.points"
             " FROM touched t JOIN batch b ON b.id = t.batch WHERE b.site = %s",
             (self.there,),
         ).fetchall()
-        if rows:
-            self.target.execute(
-                "INSERT INTO touched (site, batch, first, last, readings, points)"
-                " SELECT b.site, b.id, t.first, t.last, t.readings, t.points::integer[]"
-                " FROM unnest(%s::bytea[], %s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::text[])"
-                " AS t (stream, sequence, first, last, readings, points)"
-                " JOIN batch b ON b.site = %s AND b.stream = t.stream AND b.sequence = t.sequence",
-                (*map(list, zip(*rows, strict=True)), self.here),
+        batches = {
+            (bytes(stream), sequence): batch
+            for batch, stream, sequence in self.target.execute(
+                "SELECT b.id, b.stream, b.sequence FROM batch b"
+                " JOIN unnest(%s::bytea[], %s::bigint[]) AS t (stream, sequence) USING (stream, sequence)"
+                " WHERE b.site = %s",
+                ([note[0] for note in notes], [note[1] for note in notes], self.here),
             )
+        }
+        self._touch(
+            [
+                (batches[bytes(stream), sequence], *span, _points(points, new))
+                for stream, sequence, *span, points in notes
+                if (bytes(stream), sequence) in batches
+            ]
+        )
 
     def _copy_leaves(self) -> None:
         """The site's tree: leaves never change, so those behind the last one are missing."""
@@ -543,6 +549,12 @@ _COUNTS: dict[LiteralString, LiteralString] = {
     "evidence": "SELECT count(*) FROM evidence WHERE site = %s AND kind <> 'chain-broken'",
     "readings of batches": "SELECT coalesce(sum(readings), 0) FROM batch WHERE site = %s",
 }
+
+
+def _points(points: Sequence[int] | None, new: Mapping[int, int]) -> str | None:
+    """Points of a note by their new numbers, as the text of an array; None is any of the site."""
+    found = [str(new[point]) for point in points or () if point in new]
+    return "{" + ",".join(found) + "}" if found else None
 
 
 def _one(connection: psycopg.Connection, query: LiteralString, *values: object) -> Any:

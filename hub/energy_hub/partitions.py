@@ -22,9 +22,10 @@ from energy_hub.evidence.checkpoint import SiteTree
 # An ingest that is in the middle of something is not waited for longer, in s; the next day is soon enough.
 PATIENCE = 10
 
-_OLD: LiteralString = (
-    "SELECT to_date(substr(relname, 9), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' AS month FROM pg_class"
-    " WHERE relname ~ '^reading_\\d{4}_\\d{2}$' AND relnamespace = 'public'::regnamespace ORDER BY relname"
+_MONTHS: LiteralString = (
+    "SELECT to_date(substr(c.relname, 9), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' FROM pg_inherits i"
+    " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'reading'::regclass"
+    " AND c.relname ~ '^reading_\\d{4}_\\d{2}$' ORDER BY c.relname"
 )
 
 
@@ -39,6 +40,11 @@ class Month(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.begin:%Y-%m}"
+
+
+def months(connection: psycopg.Connection) -> list[datetime]:
+    """First days of the months whose readings have a partition. Raises psycopg.Error."""
+    return [begin.astimezone(UTC) for (begin,) in connection.execute(_MONTHS)]
 
 
 def make(connection: psycopg.Connection, now: datetime) -> Iterator[str]:
@@ -63,9 +69,9 @@ def retire(
 ) -> Iterator[str]:
     """Drop the months before a day, by the trees of the newest checkpoint; a line for each month. Raises
     psycopg.Error."""
-    for (begin,) in connection.execute(_OLD).fetchall():
-        if begin.astimezone(UTC) < before:
-            yield _retire(connection, begin.astimezone(UTC), signed, dry_run=dry_run)
+    for begin in months(connection):
+        if begin < before:
+            yield _retire(connection, begin, signed, dry_run=dry_run)
 
 
 def _retire(
@@ -93,13 +99,15 @@ def _drop(connection: psycopg.Connection, month: Month, newest: int) -> str:
         connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(table))
         why = _changed(connection, month, newest)
         if not why:
+            now = connection.execute("SELECT now()").fetchone()
+            assert now is not None
             with connection.cursor() as cursor:
                 # A site that was moved brings along what was dropped of it before.
                 cursor.executemany(
-                    "INSERT INTO retired (site, month, readings) SELECT id, %s, %s FROM site WHERE id = %s"
+                    "INSERT INTO retired (site, month, readings, dropped) SELECT id, %s, %s, %s FROM site WHERE id = %s"
                     " ON CONFLICT (site, month) DO UPDATE"
                     " SET readings = retired.readings + excluded.readings, dropped = excluded.dropped",
-                    [(month.begin, number, site) for site, number in sorted(month.readings.items())],
+                    [(month.begin, number, *now, site) for site, number in sorted(month.readings.items())],
                 )
             connection.execute(sql.SQL("DROP TABLE {}").format(table))
     return why

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psycopg
 
@@ -38,6 +38,8 @@ LEAST = 20
 RETRY = 5.0  # s
 # Beyond this a sum could leave the range of a double; such a span has no sum.
 LARGEST = 1e300
+# Of each schema its own, where several share one PostgreSQL.
+LOCK = "hashtextextended('energy.rollup' || coalesce('.' || nullif(current_schema(), 'public'), ''), 0)"
 
 _FIGURES = [
     "readings",
@@ -56,34 +58,45 @@ _UPDATE = "ON CONFLICT (point, start) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _FIGURES
 )
 
-# First the oldest of each site, then the second of each, and so on. The first one whatever its size.
+# Figures change one after the other, and what they are counted from is told from one statement to the next as the text
+# of arrays, in no temporary table: those of a schema that Citus keeps on a node cannot be joined with one.
+#
+# First the oldest note of each site, then the second of each, and so on. The first one whatever its size.
 _TAKE = """
-WITH waiting AS (
-    SELECT w.place, w.batch, w.first, coalesce(w.readings, b.readings) AS readings,
-           row_number() OVER (PARTITION BY s.id ORDER BY w.batch, w.first) AS turn
-    FROM (SELECT id FROM site UNION ALL SELECT 0) AS s
-    CROSS JOIN LATERAL (
-        SELECT ctid AS place, batch, first, readings FROM touched WHERE site = s.id ORDER BY batch
-        LIMIT (SELECT greatest(%(least)s, %(most)s / greatest(count(*), 1)) FROM site)) AS w
-    JOIN batch b ON b.id = w.batch
-), chosen AS (
-    SELECT place, sum(readings) OVER (ORDER BY turn, batch, first, place) - readings AS before
-    FROM (SELECT * FROM waiting ORDER BY turn, batch, first LIMIT %(most)s) AS t
-), gone AS (
-    DELETE FROM touched WHERE ctid = ANY(ARRAY(SELECT place FROM chosen WHERE before < %(readings)s))
+WITH gone AS (
+    DELETE FROM touched WHERE ctid = ANY(ARRAY(
+        SELECT place FROM (
+            SELECT place, sum(readings) OVER (ORDER BY turn, batch, first, place) - readings AS before
+            FROM (
+                SELECT w.place, w.batch, w.first, coalesce(w.readings, b.readings) AS readings,
+                       row_number() OVER (PARTITION BY s.id ORDER BY w.batch, w.first) AS turn
+                FROM (SELECT id FROM site UNION ALL SELECT 0) AS s
+                CROSS JOIN LATERAL (
+                    SELECT ctid AS place, batch, first, readings FROM touched WHERE site = s.id ORDER BY batch
+                    LIMIT (SELECT greatest(%(least)s, %(most)s / greatest(count(*), 1)) FROM site)) AS w
+                JOIN batch b ON b.id = w.batch
+                ORDER BY turn, w.batch, w.first LIMIT %(most)s) AS waiting) AS chosen
+        WHERE before < %(readings)s))
     RETURNING batch, first, last, points
 )
-INSERT INTO taken SELECT batch, first, last, points FROM gone
+SELECT count(DISTINCT batch), array_agg(batch)::text, array_agg(first)::text, array_agg(last)::text,
+       array_agg(points::text)::text
+FROM gone
 """
+
+# Spans of points, (point, s since 1970), as two arrays.
+_LISTED = "SELECT array_agg(point)::text, array_agg(date_part('epoch', start)::bigint)::text FROM ({}) AS s"
+_LIST = """(SELECT point, to_timestamp(second) AS start
+      FROM unnest(%(points)s::int[], %(starts)s::bigint[]) AS u (point, second))"""
 
 # LATERAL with OFFSET 0 keeps PostgreSQL from reading whole months where few spans are looked up: while a month was
 # small it did, and compared each reading with each batch.
 _MINUTES_OF = """
-CREATE TEMPORARY TABLE fresh_minute ON COMMIT DROP AS
-SELECT DISTINCT b.site, r.point, date_bin('1 minute', r.time, 'epoch') AS start
-FROM taken t
+SELECT DISTINCT r.point, date_bin('1 minute', r.time, 'epoch') AS start
+FROM unnest(%(batches)s::bigint[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[], %(points)s::text[])
+     AS t (batch, first, last, points)
 JOIN batch b ON b.id = t.batch
-CROSS JOIN LATERAL (SELECT unnest(t.points) AS id
+CROSS JOIN LATERAL (SELECT unnest(t.points::integer[]) AS id
                     UNION ALL SELECT id FROM point WHERE t.points IS NULL AND site = b.site) AS p
 CROSS JOIN LATERAL (SELECT point, time, batch FROM reading
                     WHERE point = p.id AND time BETWEEN t.first AND t.last OFFSET 0) AS r
@@ -96,6 +109,13 @@ AND NOT EXISTS (SELECT FROM retired x WHERE x.site = b.site AND r.time >= x.mont
                 AND r.time < (x.month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
 """
 
+
+def _later(moment: str, length: str) -> str:
+    """A moment plus an interval. Done in UTC it is the same for every session, which Citus asks of what it has a node
+    insert: of anything else it writes a text that nodes cannot read."""
+    return f"({moment} AT TIME ZONE 'UTC' + interval '{length}') AT TIME ZONE 'UTC'"
+
+
 _FROM_READINGS = f"""
 INSERT INTO rollup_minute ({_COLUMNS})
 SELECT f.point, f.start, count(*), count(*) FILTER (WHERE r.quality < 64),
@@ -107,31 +127,35 @@ SELECT f.point, f.start, count(*), count(*) FILTER (WHERE r.quality < 64),
        (array_agg(r.value ORDER BY r.time) FILTER (WHERE r.value IS NOT NULL))[1],
        max(r.time) FILTER (WHERE r.value IS NOT NULL),
        (array_agg(r.value ORDER BY r.time DESC) FILTER (WHERE r.value IS NOT NULL))[1]
-FROM fresh_minute f
-JOIN reading r ON r.point = f.point AND r.time >= f.start AND r.time < f.start + interval '1 minute'
+FROM {_LIST} AS f
+JOIN reading r ON r.point = f.point AND r.time >= f.start AND r.time < {_later("f.start", "1 minute")}
 GROUP BY f.point, f.start
 {_UPDATE}
 """  # noqa: S608  (constants of this module alone)
 
-# (table, the table below it, how long a span is, where the span of a moment begins)
-_QUARTER = ("quarter", "minute", "interval '15 minutes'", "date_bin('15 minutes', {0}, 'epoch')")
-_HOUR = ("hour", "quarter", "interval '1 hour'", "date_bin('1 hour', {0}, 'epoch')")
-_ZONE = "(SELECT z.zone FROM rollup_zone z WHERE z.site = f.site)"
-_DAY_START = f"date_trunc('day', {{0}} AT TIME ZONE {_ZONE}) AT TIME ZONE {_ZONE}"
-# An hour longer than the longest day; what belongs to the next day is left out by its own start.
-_DAY = ("day", "quarter", "interval '26 hours'", _DAY_START)
+# By whose clock the days of a site s begin: what its newest description says, else UTC.
+_ZONE_OF = """coalesce((SELECT d.content ->> 'timezone' FROM site_description d WHERE d.site = s.name
+                  ORDER BY d.since DESC LIMIT 1), 'UTC')"""
+_ZONES = f"""
+INSERT INTO rollup_zone (site, zone)
+SELECT s.id, {_ZONE_OF} FROM site s
+WHERE s.id IN (SELECT site FROM batch WHERE id = ANY(%(batches)s::bigint[]))
+ON CONFLICT DO NOTHING
+"""  # noqa: S608  (constants of this module alone)
+_MOVED = f"""
+UPDATE rollup_zone z SET zone = n.zone FROM (SELECT s.id, s.name, {_ZONE_OF} AS zone FROM site s) AS n
+WHERE n.id = z.site AND z.zone <> n.zone RETURNING z.site, n.name
+"""  # noqa: S608  (constants of this module alone)
+
+_QUARTERS_OF = f"SELECT DISTINCT f.point, date_bin('15 minutes', f.start, 'epoch') AS start FROM {_LIST} AS f"  # noqa: S608  (ours)
+_HOURS = f"(SELECT DISTINCT point, date_bin('1 hour', start, 'epoch') AS start FROM {_LIST} AS q)"  # noqa: S608  (ours)
+_QUARTERS_OF_SITES = """(SELECT q.point, q.start FROM rollup_quarter q JOIN point p ON p.id = q.point
+      WHERE p.site = ANY(%(sites)s))"""
 
 
-def _spans_of(level: tuple[str, str, str, str], below: str) -> str:
-    """The spans of a level that the fresh ones of the level below lie in."""
-    table, _, _, start = level
-    # Constants of this module alone.
-    select = f"SELECT DISTINCT f.site, f.point, {start.format('f.start')} AS start FROM fresh_{below} f"  # noqa: S608  (our names)
-    return f"CREATE TEMPORARY TABLE fresh_{table} ON COMMIT DROP AS {select}"
-
-
-def _from_below(level: tuple[str, str, str, str]) -> str:
-    table, below, length, start = level
+def _from_below(table: str, below: str, length: str, start: str, spans: str) -> str:
+    """Count spans of a level, (point, start) and what else the beginning of a moment's span, `start`, is told by. None
+    is longer than `length`."""
     return f"""
 INSERT INTO rollup_{table} ({_COLUMNS})
 SELECT f.point, f.start, sum(b.readings), sum(b.good), sum(b.uncertain),
@@ -140,70 +164,86 @@ SELECT f.point, f.start, sum(b.readings), sum(b.good), sum(b.uncertain),
        min(b.minimum), max(b.maximum),
        min(b.first_time), (array_agg(b.first_value ORDER BY b.start) FILTER (WHERE b.first_time IS NOT NULL))[1],
        max(b.last_time), (array_agg(b.last_value ORDER BY b.start DESC) FILTER (WHERE b.last_time IS NOT NULL))[1]
-FROM fresh_{table} f
-JOIN rollup_{below} b ON b.point = f.point AND b.start >= f.start AND b.start < f.start + {length}
+FROM {spans} AS f
+JOIN rollup_{below} b ON b.point = f.point AND b.start >= f.start AND b.start < {_later("f.start", length)}
                      AND {start.format("b.start")} = f.start
 GROUP BY f.point, f.start
 {_UPDATE}
 """  # noqa: S608  (constants of this module alone)
 
 
+def _day(quarters: str) -> str:
+    """The days that quarters lie in."""
+    start = "date_trunc('day', {0} AT TIME ZONE f.zone) AT TIME ZONE f.zone"
+    spans = (
+        f"(SELECT DISTINCT f.point, f.zone, {start.format('f.start')} AS start"  # noqa: S608  (constants of this module alone)
+        f" FROM (SELECT q.point, q.start, z.zone FROM {quarters} AS q"
+        " JOIN point p ON p.id = q.point JOIN rollup_zone z ON z.site = p.site) AS f)"
+    )
+    # An hour longer than the longest day; what belongs to the next day is left out by its own start.
+    return _from_below("day", "quarter", "26 hours", start, spans)
+
+
+def _bin(length: str) -> str:
+    return f"date_bin('{length}', {{0}}, 'epoch')"
+
+
+_OF_QUARTERS = (
+    _from_below("quarter", "minute", "15 minutes", _bin("15 minutes"), _LIST),
+    _from_below("hour", "quarter", "1 hour", _bin("1 hour"), _HOURS),
+    _day(_LIST),
+)
+
+
 def step(connection: psycopg.Connection, most: int = STEP) -> int:
     """Bring the rollups up to date with up to `most` notes; of how many batches they were. Raises psycopg.Error."""
+    spoilt: list[faults.Fault] = []
     with connection.transaction():
         _alone(connection)
-        connection.execute(
-            "CREATE TEMPORARY TABLE taken (batch bigint, first timestamptz, last timestamptz, points integer[])"
-            " ON COMMIT DROP"
-        )
-        connection.execute(_TAKE, {"most": most, "least": LEAST, "readings": READINGS})
-        row = connection.execute("SELECT count(DISTINCT batch) FROM taken").fetchone()
-        batches = row[0] if row else 0
+        row = connection.execute(_TAKE, {"most": most, "least": LEAST, "readings": READINGS}).fetchone()
+        assert row is not None
+        batches = int(row[0])
         if not batches:
             return 0
-        connection.execute("ANALYZE taken")
+        notes = dict(zip(("batches", "firsts", "lasts", "points"), row[1:], strict=True))
         retired = connection.execute("SELECT EXISTS (SELECT FROM retired)").fetchone() == (True,)
-        connection.execute(_MINUTES_OF + (_NOT_RETIRED if retired else ""))
-        connection.execute("ANALYZE fresh_minute")
-        spoilt = faults.count(connection, _FROM_READINGS)
-        connection.execute(
-            "INSERT INTO rollup_zone (site, zone) SELECT site, zone_of(site)"
-            " FROM (SELECT DISTINCT site FROM fresh_minute OFFSET 0) AS f"
-            " ON CONFLICT DO NOTHING"
-        )
-        for level in (_QUARTER, _HOUR, _DAY):
-            connection.execute(_spans_of(level, level[1]))
-            connection.execute(f"ANALYZE fresh_{level[0]}")
-            connection.execute(_from_below(level))
+        minutes = _listed(connection, _MINUTES_OF + (_NOT_RETIRED if retired else ""), notes)
+        if minutes["points"] is not None:
+            spoilt = faults.count(connection, _FROM_READINGS, minutes)
+            connection.execute(_ZONES, notes, prepare=False)
+            quarters = _listed(connection, _QUARTERS_OF, minutes)
+            for statement in _OF_QUARTERS:
+                connection.execute(statement, quarters, prepare=False)
     faults.tell(spoilt)
-    return int(batches)
+    return batches
+
+
+def _listed(connection: psycopg.Connection, spans: str, values: Mapping[str, object]) -> dict[str, object]:
+    """What a statement finds, as values of _LIST. It and those that take the lists are planned each time: how many
+    there are decides how to look them up."""
+    row = connection.execute(_LISTED.format(spans), values, prepare=False).fetchone()
+    assert row is not None
+    return dict(zip(("points", "starts"), row, strict=True))
 
 
 def moved_zones(connection: psycopg.Connection) -> list[str]:
     """Count the days again of sites whose description has another zone by now; their names. Raises psycopg.Error."""
     with connection.transaction():
         _alone(connection)
-        moved = connection.execute(
-            "UPDATE rollup_zone z SET zone = zone_of(z.site) FROM site s"
-            " WHERE s.id = z.site AND z.zone <> zone_of(z.site) RETURNING z.site, s.name"
-        ).fetchall()
+        moved = connection.execute(_MOVED).fetchall()
         if moved:
             sites = [site for site, _ in moved]
             connection.execute(
                 "DELETE FROM rollup_day d USING point p WHERE p.id = d.point AND p.site = ANY(%s)", (sites,)
             )
-            connection.execute(
-                "CREATE TEMPORARY TABLE fresh_quarter ON COMMIT DROP AS SELECT p.site, q.point, q.start"
-                " FROM rollup_quarter q JOIN point p ON p.id = q.point WHERE p.site = ANY(%s)",
-                (sites,),
-            )
-            connection.execute(_spans_of(_DAY, "quarter"))
-            connection.execute(_from_below(_DAY))
+            connection.execute(_day(_QUARTERS_OF_SITES), {"sites": sites})
     return [name for _, name in moved]
 
 
 def _alone(connection: psycopg.Connection) -> None:
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('energy.rollup', 0))")
+    connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+    # Times go through texts of arrays.
+    connection.execute("SET LOCAL datestyle = 'ISO'")
     # Everything here is few spans looked up in large tables. A hash join would read whole months instead.
     connection.execute("SET LOCAL enable_hashjoin = off")
     connection.execute("SET LOCAL enable_mergejoin = off")

@@ -75,14 +75,17 @@ class Directory:
         psycopg.Error."""
         with self.connection.transaction():
             self.connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('energy.directory', 0))")
-            self.connection.execute(
-                "INSERT INTO directory (site, shard) SELECT %s, n.name FROM unnest(%s::text[]) AS n (name)"
-                " LEFT JOIN directory d ON d.shard = n.name"
-                " GROUP BY n.name ORDER BY count(d.site), n.name LIMIT 1 ON CONFLICT DO NOTHING",
-                (site, self._names),
-            )
             found = self.where(site)
-        assert found is not None
+            if found is None:
+                # Not in one statement with what follows: Citus writes that in a way which its nodes cannot read.
+                row = self.connection.execute(
+                    "SELECT n.name FROM unnest(%s::text[]) AS n (name) LEFT JOIN directory d ON d.shard = n.name"
+                    " GROUP BY n.name ORDER BY count(d.site), n.name LIMIT 1",
+                    (self._names,),
+                ).fetchone()
+                assert row is not None, "there are several databases"
+                found = str(row[0])
+                self.connection.execute("INSERT INTO directory (site, shard) VALUES (%s, %s)", (site, found))
         return found
 
     def settle(self, site: str, shard: str, connection: psycopg.Connection) -> bool:

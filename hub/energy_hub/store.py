@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ UNSIGNED_ROWS = 1_000
 RECENT = 10_000
 # A batch that no known key has signed has the keys of its site looked up again, but only after so long, in s.
 LOOK_AGAIN = 5.0
+# The primary key of a month of readings, or of its shard.
+_KEY_OF_READINGS = re.compile(r"\breading_(?:default|\d{4}_\d{2})_pkey(?:_\d+)?\b")
 
 
 class StreamKey(NamedTuple):
@@ -209,9 +212,10 @@ class Store:
         with self.connection.transaction():
             self._hold_by_name(site)
             self.connection.execute(
-                "UPDATE site SET state = %s, status = CASE WHEN %s THEN %s::jsonb ELSE status END,"
-                " last_seen = CASE WHEN %s THEN now() ELSE last_seen END WHERE name = %s",
-                (state, bool(status), json.dumps(status), seen, site),
+                "UPDATE site SET state = %s, status = CASE WHEN %s THEN %s::jsonb ELSE status END"  # noqa: S608  (constants)
+                + (", last_seen = now()" if seen else "")
+                + " WHERE name = %s",
+                (state, bool(status), json.dumps(status), site),
             )
 
     def committed(self, key: StreamKey) -> Ranges:
@@ -292,7 +296,8 @@ class Store:
         self.connection.execute(
             "INSERT INTO quarantine (topic_site, digest, reason, signed, size, content)"
             " VALUES (%s, %s, %s, %s, %s, %b)"
-            " ON CONFLICT (topic_site, digest) DO UPDATE SET count = quarantine.count + 1, last_seen = now()",
+            " ON CONFLICT (topic_site, digest)"
+            " DO UPDATE SET count = quarantine.count + 1, last_seen = excluded.last_seen",
             (
                 site,
                 hashlib.sha256(payload).digest(),
@@ -407,7 +412,9 @@ class Store:
         try:
             with self.connection.transaction():
                 self._copy("reading", columns)
-        except psycopg.errors.UniqueViolation:
+        except (psycopg.errors.UniqueViolation, psycopg.errors.InternalError_) as error:
+            if not _is_there_already(error):
+                raise
             self._copy("stage", columns)
             self.connection.execute(
                 # COLUMNS is a constant of this module: nothing from outside gets into the statement.
@@ -569,6 +576,14 @@ def generation_of(connection: psycopg.Connection) -> str:
     ).fetchone()
     assert row is not None, "a function has one row"
     return f"{row[0]}-{int(row[1], 16)}"
+
+
+def _is_there_already(error: psycopg.errors.UniqueViolation | psycopg.errors.InternalError_) -> bool:
+    """Whether a COPY into `reading` has met a time that is there. Citus passes a node's error on as an internal one,
+    with the text alone, which names the key that is violated in any language."""
+    return isinstance(error, psycopg.errors.UniqueViolation) or bool(
+        _KEY_OF_READINGS.search(error.diag.message_primary or "")
+    )
 
 
 def _identities(group: Sequence[Signed]) -> tuple[list[int], list[bytes], list[int]]:

@@ -148,15 +148,16 @@ def keep_removed(connection: psycopg.Connection, moving: int | None = None) -> i
             DELETE FROM leaf_due d USING site s
             WHERE s.id = d.site AND CASE WHEN %(moving)s::int IS NULL THEN s.here ELSE s.id = %(moving)s::int END
                   AND NOT EXISTS (SELECT FROM batch b WHERE b.id = d.batch)
-            RETURNING d.site, s.name, d.stream, d.sequence,
-                      to_char(d.received AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS received
+            RETURNING d.site, s.name, d.stream, d.sequence, d.received AS moment
+        ), told AS (
+            SELECT *, to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS received FROM gone
         ), kept AS (
             INSERT INTO evidence (site, kind, stream, sequence, detail)
             SELECT site, 'batch-removed', stream, sequence,
                    'came in at ' || received || ' and was removed before it came into a tree'
-            FROM gone ORDER BY site, stream, sequence
+            FROM told ORDER BY site, stream, sequence
         )
-        SELECT name, stream, sequence, received FROM gone ORDER BY name, received, sequence
+        SELECT name, stream, sequence, received FROM told ORDER BY name, received, sequence
         """,
         {"moving": moving},
     ).fetchall()

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from energy_hub.trust import TrustedKey
 
 from tests.ports import free_port
 
+from . import citus
 from .authority import Authority
 from .delivery import Fleet
 from .writer import Gateway
@@ -52,8 +53,17 @@ def _program(name: str) -> str:
 class Cluster:
     """PostgreSQL refuses to run as root, so there the user postgres of its Debian package runs it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0, **settings: str) -> None:
+        """With a port it listens on loopback too."""
         self.folder = folder
+        self.port = port
+        self.nodes: list[Cluster] = []
+        self.settings = {
+            "listen_addresses": "127.0.0.1" if port else "",
+            "port": str(port or 5432),
+            "unix_socket_directories": str(folder),
+            "max_connections": "30",
+        } | settings
         self.data = folder / "data"
         self.user = "postgres" if os.geteuid() == 0 else None
         if self.user:
@@ -73,7 +83,7 @@ class Cluster:
         )
 
     def start(self) -> None:
-        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c max_connections=30"
+        options = " ".join(f"-c {name}={value}" for name, value in self.settings.items())
         log = self.folder / "log"
         self._run(_program("pg_ctl"), "-D", self.data, "-w", "-l", log, "-o", options, "start")
 
@@ -95,7 +105,21 @@ class Cluster:
                 os.kill(one, signal.SIGCONT)
 
     def conninfo(self, database: str, user: str) -> str:
-        return f"host={self.folder} dbname={database} user={user}"
+        return f"host={self.folder} port={self.settings['port']} dbname={database} user={user}"
+
+    def create(self, database: str) -> None:
+        for one in (self, *self.nodes):
+            one.do(f"CREATE DATABASE {database} OWNER energy_migrate")
+        if self.nodes:
+            citus.join(self, database)
+
+    def drop(self, database: str) -> None:
+        for one in (self, *self.nodes):
+            one.do(f"DROP DATABASE {database} WITH (FORCE)")
+
+    def do(self, statement: str, database: str = "postgres") -> None:
+        with psycopg.connect(self.conninfo(database, "owner"), autocommit=True) as connection:
+            connection.execute(statement)
 
     def _run(self, *command: str | Path) -> None:
         subprocess.run(
@@ -110,10 +134,10 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
+def running_cluster(port: int = 0, **settings: str) -> Iterator[Cluster]:
     # Not below pytest's folder: only root may enter that, and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="energy-pg-"))
-    one = Cluster(folder)
+    one = Cluster(folder, port, **settings)
     one.start()
     try:
         with psycopg.connect(one.conninfo("postgres", "owner"), autocommit=True) as connection:
@@ -133,11 +157,15 @@ def cluster() -> Iterator[Cluster]:
 
 @dataclass(frozen=True)
 class Database:
+    """Or a schema of one, which is the same to the hub."""
+
     cluster: Cluster
     name: str
+    schema: str = ""
 
     def conninfo(self, user: str) -> str:
-        return self.cluster.conninfo(self.name, user)
+        text = self.cluster.conninfo(self.name, user)
+        return f"{text} options=-csearch_path={self.schema}" if self.schema else text
 
     def connect(self, user: str = "owner") -> psycopg.Connection:
         return psycopg.connect(self.conninfo(user), autocommit=True)
@@ -161,11 +189,9 @@ def empty_database(cluster: Cluster) -> Iterator[Database]:
     global _count
     _count += 1
     name = f"energy_{_count}"
-    with psycopg.connect(cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} OWNER energy_migrate")
+    cluster.create(name)
     yield Database(cluster, name)
-    with psycopg.connect(cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    cluster.drop(name)
 
 
 @pytest.fixture
@@ -184,7 +210,7 @@ def store(database: Database) -> Iterator[Store]:
 
 @dataclass(frozen=True)
 class Shards:
-    """Two clusters with a database each; north has the directory."""
+    """Two clusters with a database each, or two schemas of one database; north has the directory."""
 
     clusters: dict[str, Cluster]
     databases: dict[str, Database]
@@ -194,7 +220,7 @@ class Shards:
         return {
             "database": None,
             "databases": {
-                name: f"host={one.cluster.folder} dbname={one.name}" for name, one in self.databases.items()
+                name: one.conninfo("-").replace(" user=-", "") for name, one in self.databases.items()
             },
             "directory": "north",
         }
@@ -210,24 +236,50 @@ def second_cluster() -> Iterator[Cluster]:
         yield one
 
 
+# Of a test that is to hold as well where the databases of the directory are schemas of one. They are spread over nodes
+# of Citus where it is asked for (citus.py).
+IN_SCHEMAS_TOO = pytest.mark.parametrize("shards", ["clusters", "schemas"], indirect=True)
+IN_SCHEMAS = pytest.mark.parametrize("shards", ["schemas"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def cluster_of_schemas(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if not citus.WANTED:
+        yield request.getfixturevalue("cluster")
+        return
+    with ExitStack() as stack:
+        found = [stack.enter_context(running_cluster(free_port(), **citus.SETTINGS)) for _ in range(3)]
+        found[0].nodes = found[1:]
+        yield found[0]
+
+
 @pytest.fixture
-def shards(cluster: Cluster, second_cluster: Cluster) -> Iterator[Shards]:
+def shards(request: pytest.FixtureRequest) -> Iterator[Shards]:
     """The names of both sort as they are made, so that new sites go to north first."""
     global _count
     _count += 1
-    found = {}
-    for name, one in (("north", cluster), ("south", second_cluster)):
-        found[name] = Database(one, f"{name}_{_count}")
-        with psycopg.connect(one.conninfo("postgres", "owner"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {found[name].name} OWNER energy_migrate")
+    if getattr(request, "param", "clusters") == "schemas":
+        one = request.getfixturevalue("cluster_of_schemas")
+        found = {name: Database(one, f"energy_{_count}", name) for name in ("north", "south")}
+    else:
+        found = {
+            name: Database(request.getfixturevalue(fixture), f"{name}_{_count}")
+            for name, fixture in (("north", "cluster"), ("south", "second_cluster"))
+        }
+    clusters = {name: database.cluster for name, database in found.items()}
+    for cluster, name in {(database.cluster, database.name) for database in found.values()}:
+        cluster.create(name)
     with found["north"].connect("energy_migrate") as north, found["south"].connect("energy_migrate") as south:
         for name, connection in (("north", north), ("south", south)):
             list(migrate.apply(connection))
+            if found[name].cluster.nodes:
+                citus.spread(found[name].conninfo("energy_migrate"))
             adopt(name, connection, north)
-    yield Shards({"north": cluster, "south": second_cluster}, found)
-    for database in found.values():
-        with psycopg.connect(database.cluster.conninfo("postgres", "owner"), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+    if found["north"].cluster.nodes:
+        citus.check(found["north"])
+    yield Shards(clusters, found)
+    for cluster, name in {(database.cluster, database.name) for database in found.values()}:
+        cluster.drop(name)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from energy_hub import cli
 from energy_hub.config import ConfigError, databases, load
 from energy_hub.evidence import keys
 
-from .conftest import Shards
+from .conftest import IN_SCHEMAS_TOO, Shards
 from .test_move import START, Plant
 
 Run = Callable[..., Any]
@@ -52,10 +52,12 @@ def plants(shards: Shards, run: Run) -> list[Plant]:
     return found
 
 
+@IN_SCHEMAS_TOO
 def test_questions_of_all_sites_are_asked_everywhere(plants: list[Plant], run: Run, tmp_path: Path) -> None:
     sites = run("status", "--json")["sites"]
     assert {name: row["batches"] for name, row in sites.items()} == {"plant-a": 4, "plant-b": 2}
     assert run("committed", "--json")["sites"]["plant-a"] == {"readings": 480, "batches": 4}
+    assert list(json.loads(run("fleet"))["sites"]) == ["plant-a", "plant-b"]
     health = run("health", *SPAN, "--json")
     assert {name: row["batches"] for name, row in health["sites"].items()} == {"plant-a": 4, "plant-b": 2}
     assert health["unknown"] == []
@@ -76,6 +78,7 @@ def test_questions_of_one_site_are_asked_where_it_lives(
         shards.clusters["south"].start()
 
 
+@IN_SCHEMAS_TOO
 def test_rollups_are_counted_and_summed_over_all(plants: list[Plant], run: Run, tmp_path: Path) -> None:
     file = tmp_path / "sites.json"
     meters = [{"name": "main", "role": "main", "interval": 60}]
@@ -96,11 +99,13 @@ def test_rollups_are_counted_and_summed_over_all(plants: list[Plant], run: Run, 
     ]
     assert total["energy_kwh"] == pytest.approx(sum(power) / 60 / 1000)
     assert "main" in run("totals", *SPAN)
+    assert run("completeness", *SPAN).startswith("site")
     verdicts = run("reconcile", *SPAN, "--json")["sites"]
     assert sorted(verdicts) == ["plant-a", "plant-b", "plant-c"]
     assert list(run("reconcile", *SPAN, "--site", "plant-b", "--json")["sites"]) == ["plant-b"]
 
 
+@IN_SCHEMAS_TOO
 def test_one_checkpoint_for_all_and_an_audit_of_all(plants: list[Plant], run: Run, tmp_path: Path) -> None:
     key = tmp_path / "key"
     keys.make(key)
@@ -143,6 +148,7 @@ def test_a_checkpoint_does_not_wait_for_a_database_that_is_away(
     assert shards.databases["north"].rows(trees) == [*first, (3, "plant-b", 3)]
 
 
+@IN_SCHEMAS_TOO
 def test_migrate_brings_all_and_learns_where_sites_are(plants: list[Plant], run: Run, shards: Shards) -> None:
     assert run("migrate", "--check") == ""
     with shards.databases["south"].connect() as connection:
@@ -158,6 +164,7 @@ def test_migrate_brings_all_and_learns_where_sites_are(plants: list[Plant], run:
     assert shards.homes()["plant-b"] == "south"
 
 
+@IN_SCHEMAS_TOO
 def test_move_site_and_purge(plants: list[Plant], run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("move-site", "plant-b", "north", "--purge").splitlines()[-2:] == [
         "plant-b lives in north",

@@ -17,7 +17,7 @@ from energy_hub.ingest import WITNESS_EVERY
 from tests.ports import free_port
 
 from .authority import Authority
-from .conftest import RunningBroker, Shards, wait_until
+from .conftest import IN_SCHEMAS_TOO, RunningBroker, Shards, wait_until
 from .test_ingest import Hub, Site, check_small_batches_with_many_readings, readings
 from .test_metrics import scrape
 
@@ -45,6 +45,7 @@ def start(hub: Hub, shards: Shards, sites: list[Site], **changes: object) -> Non
         assert one.acks.get(timeout=20)["watermark"] == 0
 
 
+@IN_SCHEMAS_TOO
 def test_sites_are_spread_and_stay(hub: Hub, shards: Shards, sites: list[Site]) -> None:
     start(hub, shards, sites)
     assert shards.homes() == {"plant-a": "north", "plant-b": "south"}

@@ -25,7 +25,7 @@ from energy_hub.store import ElsewhereError, Signed
 from energy_hub.trust import TrustedKey
 
 from .authority import Authority
-from .conftest import Shards
+from .conftest import IN_SCHEMAS_TOO, Shards
 from .writer import Gateway, Reading
 
 START = 1_767_225_600_000
@@ -191,6 +191,7 @@ def plant(shards: Shards) -> Iterator[Plant]:
     return one
 
 
+@IN_SCHEMAS_TOO
 def test_everything_is_the_same_in_the_new_database(plant: Plant) -> None:
     before = plant.contents("north")
     assert not [what for what in before if not before[what]]
@@ -205,6 +206,7 @@ def test_everything_is_the_same_in_the_new_database(plant: Plant) -> None:
     assert plant.verify() == findings == []
 
 
+@IN_SCHEMAS_TOO
 def test_what_was_not_counted_is_counted_in_the_new_database(plant: Plant) -> None:
     plant.move("south")
     plant.deliver(2)
@@ -218,6 +220,7 @@ def test_what_was_not_counted_is_counted_in_the_new_database(plant: Plant) -> No
     assert found == plant.recounted("south")
 
 
+@IN_SCHEMAS_TOO
 def test_its_tree_and_the_fleets_checkpoints_go_on(plant: Plant) -> None:
     plant.move("south")
     plant.deliver(3)
@@ -260,6 +263,7 @@ def test_what_was_removed_before_it_came_into_a_tree_comes_along_as_evidence(pla
     assert north.one("SELECT count(*) FROM leaf_due") == 0
 
 
+@IN_SCHEMAS_TOO
 def test_a_worker_that_comes_too_late_is_refused(plant: Plant) -> None:
     store = plant.store("north")
     signed = examine(store, SITE, plant.next(), 1_000_000)
@@ -274,6 +278,7 @@ def test_a_worker_that_comes_too_late_is_refused(plant: Plant) -> None:
     store.close()
 
 
+@IN_SCHEMAS_TOO
 def test_a_description_does_not_come_to_what_a_site_has_left(plant: Plant) -> None:
     plant.move("south")
     content = {SITE: {"timezone": "UTC"}}
@@ -286,6 +291,7 @@ def test_a_description_does_not_come_to_what_a_site_has_left(plant: Plant) -> No
         assert description.keep(connection, content, datetime.now(UTC)) == [SITE]
 
 
+@IN_SCHEMAS_TOO
 def test_it_may_come_back_to_a_copy_that_was_kept(plant: Plant) -> None:
     plant.move("south")
     plant.deliver(3)
@@ -299,6 +305,7 @@ def test_it_may_come_back_to_a_copy_that_was_kept(plant: Plant) -> None:
     assert plant.verify() == []
 
 
+@IN_SCHEMAS_TOO
 def test_purge_deletes_what_is_elsewhere_and_nothing_else(plant: Plant) -> None:
     with pytest.raises(MoveError, match="the directory knows no site plant-x"):
         purge_site(plant.databases, "plant-x", print)
@@ -330,6 +337,7 @@ def test_purge_deletes_what_is_elsewhere_and_nothing_else(plant: Plant) -> None:
     assert plant.verify() == []
 
 
+@IN_SCHEMAS_TOO
 def test_data_flows_while_it_is_copied(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two passes, and during one."""
     copy = move._Move._copy_leaves
@@ -413,6 +421,7 @@ def test_two_do_not_move_one_site(plant: Plant) -> None:
         plant.move("east")
 
 
+@IN_SCHEMAS_TOO
 def test_a_failure_behind_the_fence_opens_the_site_again(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +435,7 @@ def test_a_failure_behind_the_fence_opens_the_site_again(
     assert plant.shards.homes() == {SITE: "north"}
 
 
+@IN_SCHEMAS_TOO
 def test_a_copy_that_is_not_whole_is_not_switched_to(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """A negative control of the check: a leaf is left out."""
     copy = move._Move._copy_leaves

@@ -130,6 +130,37 @@ def test_conflict_keeps_the_first_and_records_the_second(
     assert ranges(store, gateway) == [(1, 3)]
 
 
+@pytest.mark.parametrize(
+    ("text", "goes_on"),
+    [
+        ('duplicate key value violates unique constraint "reading_2026_01_pkey_102045"', True),
+        ("doppelter Schlüsselwert verletzt Unique-Constraint »reading_default_pkey_102008«", True),
+        ('new row for relation "reading_2026_01_102045" violates check constraint "reading_check"', False),
+        ('duplicate key value violates unique constraint "batch_pkey_102011"', False),
+    ],
+)
+def test_a_key_that_a_node_of_citus_has_already_is_no_failure(
+    database: Database, store: Store, gateway: Gateway, text: str, goes_on: bool
+) -> None:
+    """It tells of it as an internal error, when COPY meets it; of everything else as well."""
+    commit(store, "plant-a", gateway.batch(readings(2)))
+    with database.connect() as owner:
+        owner.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF current_query() LIKE 'COPY%' THEN"
+            f" RAISE EXCEPTION USING ERRCODE = 'internal_error', MESSAGE = '{text}'; END IF; RETURN NEW; END $$"
+        )
+        owner.execute("CREATE TRIGGER refuse BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION refuse()")
+    again = gateway.batch(readings(3, value=5.0))
+    if goes_on:
+        commit(store, "plant-a", again)
+    else:
+        with pytest.raises(psycopg.errors.InternalError_):
+            commit(store, "plant-a", again)
+    assert [row[2] for row in stored(database)] == ([1.0, 2.0, 7.0] if goes_on else [1.0, 2.0])
+    assert database.one("SELECT count(*) FROM conflict") == (2 if goes_on else 0)
+
+
 def test_conflict_with_a_batch_that_somebody_has_removed_is_told(
     database: Database, store: Store, gateway: Gateway
 ) -> None:
