@@ -218,13 +218,14 @@ class Bus:
             exchange = Exchange(unit, request, transaction, asyncio.get_running_loop().create_future())
             timeout = min(unit.timeout, self._patience(unit))
             self._count(unit, "requests")
+            # Before it leaves: the device may have measured long before a process goes on that is held up in between.
+            stamped = stamp()
             try:
                 line.write(frame)
             except OSError as error:
                 raise self._lost(error) from error
             exchange.sent = time.monotonic()
             exchange.deadline = exchange.sent + timeout
-            stamped = stamp()
             self._flight[transaction] = exchange
             if self._timer is None or exchange.deadline < self._timer.when():
                 self._arm(exchange.deadline)

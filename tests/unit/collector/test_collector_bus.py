@@ -15,6 +15,7 @@ import pytest
 from energy_collector import quality
 from energy_collector.bus import Bus, BusError, Diagnostics, Identify, ReadBits, ReadRegisters
 from energy_collector.bus.errors import NoConnectionError
+from energy_collector.bus.line import TcpLine
 from energy_collector.config import BusConfig, MeterConfig
 from energy_collector.meters.making import make
 from energy_collector.reading import readings
@@ -60,6 +61,33 @@ def test_a_late_rtu_answer_is_never_taken_for_the_next_ones() -> None:
             assert ONE.decode((await bus.call(1, ReadRegisters(3, 9, 1))).data) == [9]
             bus.close()
 
+    run(test())
+
+
+def test_a_request_has_its_time_before_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a machine that is busy the device may have measured before the process goes on behind the writing.
+    order = []
+    write = TcpLine.write
+
+    def leave(line: TcpLine, frame: bytes) -> None:
+        write(line, frame)
+        order.append("left")
+
+    def stamp() -> int:
+        order.append("stamped")
+        return 5
+
+    async def test() -> None:
+        async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+            writer.write(crc(registers(1, 7)))
+
+        async with Peer(answer, 8) as peer:
+            bus = rtu_bus(peer.port)
+            assert (await bus.call(1, ONE, stamp)).stamp == 5
+            bus.close()
+        assert order == ["stamped", "left"]
+
+    monkeypatch.setattr(TcpLine, "write", leave)
     run(test())
 
 
