@@ -45,7 +45,11 @@ options:
     description: Name of the change, of small letters and hyphens. Needed for V(applied) and V(reverted).
     type: str
   files:
-    description: Files as they are wanted. Directories that are missing above them are made.
+    description:
+      - Files as they are wanted. Directories that are missing above them are made.
+      - Nothing below C(/dev), C(/proc), C(/sys) and C(/usr) is kept, but for C(/usr/local), nor files with extended
+        attributes that take a privilege over the whole machine, as C(trusted.*) do. A change that names them is
+        refused.
     type: list
     elements: dict
     default: []
@@ -124,7 +128,17 @@ options:
     description:
       - Commands that are run once files, settings and units are in place, each a list of words.
       - They run as root without what a change of a host does not need. They cannot load modules of the kernel, mount,
-        set the clock, make namespaces or talk over IP.
+        set the clock, make namespaces or talk over IP. What one of them cannot do makes it fail, and the change is
+        undone; write it as two steps in two places then.
+      - Each runs in one of three places. In V(files) it has all files, and systemd by C(systemctl), but a C(/dev) and
+        a network of its own, and settings of the kernel cannot be written. In V(network) it has the host's links,
+        tables, and settings below C(net), and NetworkManager, but writes nothing below C(/etc), C(/usr) and C(/boot),
+        and sees nothing of C(/home) and C(/root). In V(kernel) it has all other settings of the kernel and C(/dev), no
+        network, and writes as little. No place has sockets of IP.
+      - Where it runs is told by its program. V(network) is for C(ip), C(nft), C(nmcli), C(tc), C(bridge),
+        C(ethtool), C(ss), C(networkctl), C(resolvectl), C(iw), C(wg), C(conntrack), C(ipset) and C(iptables) with its
+        kin, V(kernel) for C(sysctl) with settings that are none of the network, V(files) for all others. A
+        dictionary with the keys C(command) and C(place) says otherwise.
       - A dictionary with the key C(bring_up), itself a dictionary of C(interface) and C(uuid), has NetworkManager bring
         the device in line with that connection.
       - Those that have units of systemd reload or restart are run again when the files are put back.

@@ -9,14 +9,42 @@ import hashlib
 import os
 import pwd
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import entries, manager, sysctls, units
-from .errors import GuardError
+from .errors import GuardError, StepError
 from .host import Host
+from .sysctls import KERNEL, NETWORK
 
 STAGED = re.compile(r"\{staged:([^}]+)\}")
+# Where a command of `apply` runs: with the files and systemd's units, or with one of the hands that have live state.
+FILES = "files"
+PLACES = (FILES, NETWORK, KERNEL)
+# What is of no use without the host's network.
+NETWORK_PROGRAMS = (
+    "arptables",
+    "bridge",
+    "conntrack",
+    "ebtables",
+    "ethtool",
+    "ip",
+    "ip6tables",
+    "ip6tables-restore",
+    "ipset",
+    "iptables",
+    "iptables-restore",
+    "iw",
+    "networkctl",
+    "nft",
+    "nmcli",
+    "resolvectl",
+    "ss",
+    "tc",
+    "wg",
+)
 RELOADING = (
     "reload",
     "restart",
@@ -63,10 +91,13 @@ class Change:
         self.keep = {key: value for key, value in self.keep.items() if value}
         self.check, self.apply = [list(map(_words, steps)) for steps in (self.check, self.apply)]
         named = {item["path"] for item in self.files}
-        for argv in self.check + self.apply:
-            if isinstance(argv, dict) and argv not in self.check:
-                self._bring_up(argv)
-                continue
+        commands: list[Any] = list(self.check)
+        for step in self.apply:
+            if isinstance(step, dict) and list(step) == ["bring_up"]:
+                self._bring_up(step)
+            else:
+                commands.append(self._placed(step) if isinstance(step, dict) else step)
+        for argv in commands:
             if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
                 raise GuardError(f"{argv!r} is no command; a list of words is needed, such as [sshd, -t]")
             for path in STAGED.findall(" ".join(argv)):
@@ -76,10 +107,18 @@ class Change:
     @staticmethod
     def _bring_up(step: dict[str, Any]) -> None:
         wanted = step.get("bring_up")
-        if list(step) != ["bring_up"] or not isinstance(wanted, dict) or set(wanted) != {"interface", "uuid"}:
+        if not isinstance(wanted, dict) or set(wanted) != {"interface", "uuid"}:
+            raise GuardError(f"{step!r} is no step; {{bring_up: {{interface: eth0, uuid: ...}}}} is one")
+
+    @staticmethod
+    def _placed(step: dict[str, Any]) -> Any:
+        """The command of a step that says where it runs."""
+        if set(step) != {"command", "place"} or step["place"] not in PLACES:
             raise GuardError(
-                f"{step!r} is no step; {{bring_up: {{interface: eth0, uuid: ...}}}} is the only such"
+                f"{step!r} is no step; {{command: [ip, link, ...], place: network}} is one, and places are "
+                f"{', '.join(PLACES)}"
             )
+        return step["command"]
 
     def _file(self, item: dict[str, Any]) -> dict[str, Any]:
         """A wanted file with all that was not said."""
@@ -138,7 +177,7 @@ class Change:
     @property
     def reloads(self) -> list[list[str]]:
         """Commands of `apply` that have a unit read its files: needed as well when the files have been put back."""
-        return [step for step in self.apply if isinstance(step, list) and _is_reload(step)]
+        return [argv for argv in map(command_of, self.apply) if argv and _is_reload(argv)]
 
     @property
     def kept_units(self) -> list[str]:
@@ -222,9 +261,62 @@ def content_of(item: dict[str, Any]) -> bytes:
 
 def _words(step: Any) -> Any:
     """A command with its numbers as words, as YAML does not tell them apart."""
+    if isinstance(step, dict) and "command" in step:
+        return {**step, "command": _words(step["command"])}
     if not isinstance(step, list):
         return step
     return [str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in step]
+
+
+def teller(host: Host, record: dict[str, Any]) -> Callable[[str], None]:
+    """Whoever tells the journal of a change that waits."""
+
+    def tell(text: str) -> None:
+        host.say(f"{record['subject']} {record['id']}: {text}")
+
+    return tell
+
+
+def command_of(step: Any) -> list[str] | None:
+    """The command of a step, None where it is something else."""
+    if isinstance(step, dict):
+        step = step.get("command")
+    return step if isinstance(step, list) else None
+
+
+def text_of(step: Any) -> str:
+    """A step in the words in which it is told."""
+    argv = command_of(step)
+    return " ".join(argv) if argv else f"bring up {step['bring_up']['interface']}"
+
+
+def place_of(step: Any) -> str:
+    """Where a step runs: where it says, or where its program is of use."""
+    argv = command_of(step)
+    if argv is None:
+        return NETWORK
+    if isinstance(step, dict):
+        return str(step["place"])
+    program = argv[0].rpartition("/")[2]
+    if program == "sysctl":
+        # A file of settings may hold any; those of the network can be set nowhere else.
+        names = [word for word in argv[1:] if not word.startswith("-")]
+        files = any(word.startswith(("-p", "--load", "--system")) for word in argv[1:])
+        found = set(map(sysctls.hand_of, names))
+        return found.pop() if len(found) == 1 and not files else NETWORK
+    return NETWORK if program in NETWORK_PROGRAMS else FILES
+
+
+def filled(argv: list[str], base: Path, staged: dict[str, str]) -> list[str]:
+    """A command with the places of staged files filled in."""
+    return [STAGED.sub(lambda match: str(base / staged[match.group(1)]), word) for word in argv]
+
+
+def run_step(host: Host, step: Any, base: Path, staged: dict[str, str], left: float) -> None:
+    """Run the command of a step. StepError if it fails."""
+    done = host.run(filled(command_of(step) or [], base, staged), timeout=left)
+    if done.code != 0:
+        raise StepError(text_of(step), done.words)
 
 
 def _is_reload(step: list[str]) -> bool:

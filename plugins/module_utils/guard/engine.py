@@ -17,23 +17,31 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import durable, entries, manager, originals, probes, snapshot, sysctls, timer, units, ways
-from .change import STAGED, Change, content_of
+from . import durable, entries, hands, originals, probes, snapshot, sysctls, timer, units, ways
+from .change import (
+    FILES,
+    Change,
+    content_of,
+    filled,
+    place_of,
+    run_step,
+    teller,
+    text_of,
+)
 from .errors import GuardError, RefusedError, StepError
 from .host import Host
 from .store import Store
 
 APPLY = "energy-guard-apply.service"
 RESTORE = timer.SERVICE
+REBOOT = "energy-guard-reboot.service"
+REBOOT_TEXT = "Restart this host if a change of it cannot be undone otherwise"
+# Seconds from the deadline until the host is restarted, where no attempt to undo the change has got as far as its
+# comparison. A hung one is killed before.
+LAST = 200.0
+START_TIMEOUT = 60.0
 CHECK_TIMEOUT = 30.0
 RESERVE = 128 * 1024
-
-
-def _tell(host: Host, change: dict[str, Any]) -> Any:
-    def tell(text: str) -> None:
-        host.say(f"{change['subject']} {change['id']}: {text}")
-
-    return tell
 
 
 # Begin
@@ -54,16 +62,25 @@ def _stage(store: Store, change: Change) -> dict[str, str]:
     return staged
 
 
-def _filled(argv: list[str], base: Path, staged: dict[str, str]) -> list[str]:
-    """A command with the places of staged files filled in."""
-    return [STAGED.sub(lambda match: str(base / staged[match.group(1)]), word) for word in argv]
-
-
 def _check(host: Host, store: Store, change: Change, staged: dict[str, str]) -> None:
     for argv in change.check:
-        done = host.run(_filled(argv, store.new, staged), timeout=CHECK_TIMEOUT)
+        done = host.run(filled(argv, store.new, staged), timeout=CHECK_TIMEOUT)
         if done.code != 0:
             raise GuardError(f"{' '.join(argv)} refuses what is wanted, nothing is changed: {done.words}")
+
+
+def _try(host: Host) -> None:
+    """See that systemd starts what applies and undoes a change, while there is nothing for it to do.
+
+    A kernel or a drop-in that lets it set up none of their namespaces is found here, and not when it is too late.
+    """
+    hands.forget(host)
+    names = [APPLY, *hands.UNITS.values()]
+    done = host.run(["systemctl", "start", "--", *names], timeout=START_TIMEOUT)
+    if done.code != 0:
+        # Which would be started over and over for one that has failed.
+        host.run(["systemctl", "stop", "--", RESTORE, *names])
+        raise GuardError(f"systemd cannot start what would undo the change, nothing is changed: {done.words}")
 
 
 def begin(host: Host, change: Change, digest: str, wait: float) -> dict[str, Any]:
@@ -74,10 +91,12 @@ def begin(host: Host, change: Change, digest: str, wait: float) -> dict[str, Any
         if store.pending.exists():
             raise GuardError("another change waits for its confirmation; confirm it or undo it first")
         durable.remove_tree(store.new)
+        _try(host)
         store.new.mkdir(mode=0o700)
         try:
             record = _prepare(host, store, change, digest, wait)
             timer.arm(host, record["deadline"])
+            timer.arm(host, record["deadline"] + LAST, REBOOT, REBOOT_TEXT)
         except BaseException:
             shutil.rmtree(store.new, ignore_errors=True)  # the error that led here is the one to tell
             raise
@@ -131,15 +150,12 @@ def apply(host: Host) -> int:
     """Run by its own unit, which a restore kills."""
     store = Store(host)
     record, phase = store.change(), store.phase()["phase"]
-    if (
-        record is None
-        or phase != "armed"
-        or record["boot"] != host.boot_id()
-        or host.now() >= record["deadline"]
-    ):
+    if record is None:
+        return 0  # see _try()
+    if phase != "armed" or record["boot"] != host.boot_id() or host.now() >= record["deadline"]:
         host.say(f"nothing is applied: the change is {phase}", bad=True)
         return 0
-    tell = _tell(host, record)
+    tell = teller(host, record)
     begun = host.now()
     try:
         if record["revert"]:
@@ -162,13 +178,24 @@ def apply(host: Host) -> int:
 def _apply_originals(host: Host, store: Store, tell: Any) -> None:
     store.set_phase("applying", step="originals")
     was = store.snapshot("originals")
-    snapshot.put_back(host, was, store.pending / "originals" / "contents", tell)
-    left = snapshot.differences(host, was)
+    with hands.Hands(host, snapshot.hands_of(was), "originals") as live:
+        snapshot.put_back(host, was, store.pending / "originals" / "contents", tell, live)
+        left = snapshot.static_differences(host, was) + live.differences()
     if left:
         raise StepError("originals", "; ".join(left))
 
 
 def _apply_change(host: Host, store: Store, record: dict[str, Any]) -> None:
+    change = record["change"]
+    settings = {sysctls.hand_of(name) for name in change["sysctls"]}
+    needed = settings | {place_of(step) for step in change["apply"]} - {FILES}
+    with hands.Hands(host, sorted(needed)) as live:
+        _apply_parts(host, store, record, live, sorted(settings))
+
+
+def _apply_parts(
+    host: Host, store: Store, record: dict[str, Any], live: hands.Hands, settings: list[str]
+) -> None:
     change = record["change"]
     store.set_phase("applying", step="files")
     changed = _write_files(host, store, record, late=False)
@@ -176,24 +203,19 @@ def _apply_change(host: Host, store: Store, record: dict[str, Any]) -> None:
         units.reload_manager(host)
     if change["sysctls"]:
         store.set_phase("applying", step="sysctls")
-        found = sysctls.look(host, list(change["sysctls"]))
-        for name, value in change["sysctls"].items():
-            if found[name] != value:
-                sysctls.write(host, name, value)
+        for name in settings:
+            live.ask(name, "set")
     if change["units"]:
         store.set_phase("applying", step="units")
         units.apply(host, change["units"])
-    for step in change["apply"]:
-        if isinstance(step, dict):
-            wanted = step["bring_up"]
-            store.set_phase("applying", step=f"bring up {wanted['interface']}")
-            manager.bring_up(host, wanted["interface"], wanted["uuid"])
-            continue
-        store.set_phase("applying", step=" ".join(step))
+    for number, step in enumerate(change["apply"]):
+        store.set_phase("applying", step=text_of(step))
         left = max(1.0, record["deadline"] - host.now())
-        done = host.run(_filled(step, store.pending, record["staged"]), timeout=left)
-        if done.code != 0:
-            raise StepError(" ".join(step), done.words)
+        place = place_of(step)
+        if place == FILES:
+            run_step(host, step, store.pending, record["staged"], left)
+        else:
+            live.ask(place, "step", number=number, left=left, timeout=left + hands.ANSWER)
 
 
 def _write_files(host: Host, store: Store, record: dict[str, Any], *, late: bool) -> list[str]:
@@ -240,7 +262,7 @@ def confirm(host: Host, nonce: str | None, connection_age: float | None) -> dict
         _write_files(host, store, record, late=True)
         _bring_to_disk(host, store)
         store.end("confirmed", took=took, reason=None, exact=None)
-        timer.disarm(host)
+        _disarm(host)
         host.say(f"{record['subject']} {record['id']}: confirmed after {took:g} s")
         store.finish()
         return {"outcome": "confirmed", "id": record["id"], "subject": record["subject"], "took": took}
@@ -318,6 +340,11 @@ def _refusal_of_other(store: Store, record: dict[str, Any] | None, digest: str) 
     return RefusedError("nothing", "no change waits for a confirmation")
 
 
+def _disarm(host: Host) -> None:
+    timer.disarm(host)
+    timer.disarm(host, REBOOT)
+
+
 def _bring_to_disk(host: Host, store: Store) -> None:
     """All that the change has written, by us and by the commands that it ran."""
     was = store.snapshot()
@@ -367,9 +394,9 @@ def restore(host: Host, *, boot: bool = False, now: bool = False) -> int:
         record = store.change()
         if record is None:
             host.say("no change waits, so there is nothing to undo")
-            timer.disarm(host)
+            _disarm(host)
             return 0
-        tell = _tell(host, record)
+        tell = teller(host, record)
         begun = host.now()
         if not boot and not _stop_apply(host, tell):
             return 1
@@ -385,9 +412,17 @@ def restore(host: Host, *, boot: bool = False, now: bool = False) -> int:
         except OSError as error:
             tell(f"the phase cannot be noted: {error}")
         was = store.snapshot()
-        # The live state of a boot that is over cannot come back by itself; the boot makes it from the files.
-        snapshot.put_back(host, was, store.pending / "contents", tell, boot=boot, gentle=_gentle(attempts))
-        left = snapshot.differences(host, was, boot=boot)
+        contents = store.pending / "contents"
+        if boot:
+            # The live state of a boot that is over cannot come back by itself; the boot makes it from the files.
+            snapshot.put_back(host, was, contents, tell, None)
+            left = snapshot.static_differences(host, was, boot=True)
+        else:
+            # Who asks at the console has all that the hands have, and needs nobody.
+            own = hands.Direct(host, was, tell) if now else hands.Hands(host, snapshot.hands_of(was))
+            with own as live:
+                snapshot.put_back(host, was, contents, tell, live, gentle=_gentle(attempts))
+                left = _compare(host, was, live, tell)
         if left:
             tell(f"not yet as it was: {'; '.join(left)}")
             return 1
@@ -395,10 +430,24 @@ def restore(host: Host, *, boot: bool = False, now: bool = False) -> int:
         took = round(host.now() - begun, 3)
         store.end("undone", reason=reason, took=took, attempts=attempts, exact=True, at_boot=boot)
         if not boot:
-            timer.disarm(host)
+            _disarm(host)
         tell(f"undone in {took:g} s: all is as it was")
         store.finish()
         return 0
+
+
+def _compare(host: Host, was: dict[str, Any], live: snapshot.Live, tell: Any) -> list[str]:
+    """Where the host is not as it was. Without the live state, which somebody else compares, it is not as it was."""
+    left = snapshot.static_differences(host, was)
+    try:
+        left += live.differences()
+    except StepError as error:
+        return [*left, f"not compared: {error}"]
+    try:
+        hands.note_compared(host)
+    except OSError as error:
+        tell(f"that the host has been compared cannot be noted: {error}")
+    return left
 
 
 def _gentle(attempts: int) -> bool:
@@ -411,12 +460,12 @@ def _gentle(attempts: int) -> bool:
 
 def _stop_apply(host: Host, tell: Any) -> bool:
     """Kill what is still being applied, so that nothing changes behind the restore's back."""
-    done = host.run(["systemctl", "stop", APPLY], timeout=15)
-    state = units.look(host, [APPLY])[APPLY]
-    if units.is_active(state):
-        tell(f"{APPLY} cannot be stopped: {done.words}")
-        return False
-    return True
+    names = [APPLY, *hands.UNITS.values()]
+    done = host.run(["systemctl", "stop", "--", *names], timeout=15)
+    left = [name for name, state in units.look(host, names).items() if units.is_active(state)]
+    if left:
+        tell(f"{' and '.join(left)} cannot be stopped: {done.words}")
+    return not left
 
 
 # Status

@@ -21,6 +21,11 @@ from . import durable
 ABSENT: dict[str, Any] = {"type": "absent"}
 
 
+# Where SELinux is not at work nobody reads its labels, and only a privilege over the whole machine sets them.
+LABEL, LABELS = "security.selinux", Path("/sys/fs/selinux/enforce")
+CAPABILITIES = "security.capability"
+
+
 def _attributes(path: Path) -> dict[str, str]:
     """Extended attributes, access lists and labels among them."""
     try:
@@ -31,6 +36,20 @@ def _attributes(path: Path) -> dict[str, str]:
         }
     except OSError:
         return {}  # the file system has none
+
+
+def _counting(attributes: dict[str, str]) -> dict[str, str]:
+    """Attributes without the labels that nobody reads."""
+    return {name: value for name, value in attributes.items() if name != LABEL or LABELS.exists()}
+
+
+def not_ours(entry: dict[str, Any]) -> list[str]:
+    """Attributes of an entry that could not be put back: they take that privilege always."""
+    return [
+        name
+        for name in entry.get("attributes", {})
+        if name.startswith(("trusted.", "security.")) and name not in (LABEL, CAPABILITIES)
+    ]
 
 
 def look(path: Path) -> tuple[dict[str, Any], bytes | None]:
@@ -61,7 +80,10 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
         ignored.add("attributes")  # a file that was never there has none that could be asked for
 
     def essence(entry: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in entry.items() if key not in ignored}
+        essential = {key: value for key, value in entry.items() if key not in ignored}
+        if "attributes" in essential:
+            essential["attributes"] = _counting(essential["attributes"])
+        return essential
 
     return essence(one) == essence(other)
 
@@ -99,8 +121,8 @@ def _give(path: Path, entry: dict[str, Any]) -> None:
     """Give a file or directory its owner, mode, extended attributes and time, and bring them to the disk."""
     os.chown(path, entry["uid"], entry["gid"], follow_symlinks=False)
     path.chmod(entry["mode"])
-    found = _attributes(path)
-    wanted = entry.get("attributes", found)
+    found = _counting(_attributes(path))
+    wanted = _counting(entry.get("attributes", found))
     for name in found.keys() - wanted.keys():
         os.removexattr(path, name, follow_symlinks=False)
     for name, value in wanted.items():

@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from . import engine, peer
+from . import engine, hands, peer
 from .errors import GuardError, RefusedError
 from .host import Host
 
@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
         "--json", action="store_true", help="for programs"
     )
     commands.add_parser("apply", help="apply the change that waits; energy-guard-apply.service does this")
+    hand = commands.add_parser("hand", help="do what the unit asks that applies or undoes a change")
+    hand.add_argument("name", choices=hands.UNITS)
     undo = commands.add_parser("restore", help="undo the change that waits").add_mutually_exclusive_group()
     undo.add_argument(
         "--boot", action="store_true", help="while the host boots: files only, nothing is waited for"
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
             return 0
         if options.command == "apply":
             return engine.apply(host)
+        if options.command == "hand":
+            return hands.serve(host, options.name)
         if options.command == "restore":
             return engine.restore(host, boot=options.boot, now=options.now)
         done = engine.confirm(host, sys.stdin.readline().strip(), peer.connection_age())

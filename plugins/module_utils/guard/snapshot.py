@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from . import durable, entries, manager, network, sysctls, tables, units, ways
 from .change import Change
@@ -22,10 +22,29 @@ SYSTEMD = ("/etc/systemd/", "/run/systemd/", "/usr/lib/systemd/", "/lib/systemd/
 RUNLEVELS = tuple(f"/etc/rc{level}.d" for level in "0123456S")
 RUNTIME = "/run/systemd/system"
 Tell = Callable[[str], None]
+# What the units that put back cannot write, since systemd closes it to them, or what is gone with the next boot.
+OUT_OF_REACH = ("/dev", "/proc", "/sys", "/usr", "/lib/modules")
+IN_REACH = "/usr/local"
+NO_LIVE: dict[str, Any] = {"sysctls": {}, "tables": {}, "network": None}
+
+
+class Live(Protocol):
+    """Who sets and compares live state of the kernel; see hands.py."""
+
+    def put_back(self, what: str, **options: bool) -> None: ...
+
+    def differences(self) -> list[str]: ...
 
 
 def _name(host: Host, path: Path) -> str:
     return "/" + str(path.relative_to(host.root))
+
+
+def _out_of_reach(host: Host, path: Path) -> bool:
+    # Where it really lies: /lib and others are links.
+    root, real = host.root.resolve(), path.parent.resolve() / path.name
+    within = [base for base in (*OUT_OF_REACH, IN_REACH) if real.is_relative_to(root / base.lstrip("/"))]
+    return bool(within) and IN_REACH not in within
 
 
 def _generated(path: Path, content: bytes | None) -> bool:
@@ -70,6 +89,13 @@ def take(
         if entry["type"] == "special":
             raise GuardError(
                 f"{_name(host, path)} is neither file, link nor directory and could not be put back"
+            )
+        if _out_of_reach(host, path):
+            raise GuardError(f"{_name(host, path)} lies where nothing could be put back; nothing is changed")
+        beyond = entries.not_ours(entry)
+        if beyond:
+            raise GuardError(
+                f"{_name(host, path)} has {', '.join(beyond)}, which could not be put back; nothing is changed"
             )
         if content is not None:
             contents[entry["sha256"]] = content
@@ -139,13 +165,33 @@ def _files_differ(host: Host, was: dict[str, Any], *, boot: bool) -> list[str]:
     return lines + [f"{_name(host, path)} was not there" for path in _appeared(host, was, boot=boot)]
 
 
-def differences(host: Host, was: dict[str, Any], *, boot: bool = False) -> list[str]:
-    """Where the host is not as it was. While it boots the files alone count: all else is made from them."""
+def part(was: dict[str, Any], hand: str) -> dict[str, Any]:
+    """What of a snapshot is live state that one of the hands has."""
+    own = {name: value for name, value in was["sysctls"].items() if sysctls.hand_of(name) == hand}
+    others = was if hand == sysctls.NETWORK else NO_LIVE
+    return {"sysctls": own, "tables": others["tables"], "network": others["network"]}
+
+
+def hands_of(was: dict[str, Any]) -> list[str]:
+    """The hands that a snapshot needs."""
+    return [hand for hand in sysctls.HANDS if any(part(was, hand).values())]
+
+
+def differences(host: Host, was: dict[str, Any]) -> list[str]:
+    """Where the host is not as it was."""
+    return static_differences(host, was) + live_differences(host, was)
+
+
+def static_differences(host: Host, was: dict[str, Any], *, boot: bool = False) -> list[str]:
+    """Where files and units are not as they were. While the host boots the files alone count: all else is made from
+    them."""
     lines = _files_differ(host, was, boot=boot)
-    if boot:
-        return lines
-    lines += units.differences(host, was["units"])
-    lines += sysctls.differences(host, was["sysctls"]) + tables.differences(host, was["tables"])
+    return lines if boot else lines + units.differences(host, was["units"])
+
+
+def live_differences(host: Host, was: dict[str, Any]) -> list[str]:
+    """Where live state of the kernel is not as it was."""
+    lines = sysctls.differences(host, was["sysctls"]) + tables.differences(host, was["tables"])
     return lines + (network.differences(host, was["network"]) if was["network"] else [])
 
 
@@ -177,11 +223,21 @@ def _reload(host: Host, was: dict[str, Any], tell: Tell) -> None:
             host.run(["systemctl", "restart", "--", *names], timeout=15)
 
 
+def _each(parts: list[tuple[str, Callable[[], object]]], tell: Tell) -> None:
+    """A part that fails does not keep the others from being put back."""
+    for name, one in parts:
+        try:
+            one()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be put back
+            tell(f"{name}: {error}")
+
+
 def put_back(
-    host: Host, was: dict[str, Any], contents: Path, tell: Tell, *, boot: bool = False, gentle: bool = False
+    host: Host, was: dict[str, Any], contents: Path, tell: Tell, live: Live | None, *, gentle: bool = False
 ) -> None:
-    """Make the host what it was. A part that fails does not keep the others from being put back; compare afterwards."""
+    """Make the host what it was; compare afterwards. While it boots there is no live state that could be put back."""
     changed: list[str] = []
+    boot = live is None
 
     def files() -> None:
         changed.extend(_put_files_back(host, was, contents, boot=boot))
@@ -190,33 +246,39 @@ def put_back(
         if any(name.startswith(SYSTEMD) for name in changed):
             units.reload_manager(host)
 
-    parts: list[tuple[str, Callable[[], None]]] = [("files", files)]
-    if boot:
+    parts: list[tuple[str, Callable[[], object]]] = [("files", files)]
+    if live is None:
         parts.append(("units", lambda: units.put_back_at_boot(host, was["units"])))
         if was["network"] and was["network"]["manager"]["on"]:
             parts.append(("network", lambda: manager.switch_on(host)))
     else:
+        there = live
         parts += [
-            ("sysctls", lambda: sysctls.put_back(host, was["sysctls"])),
-            ("tables", lambda: tables.put_back(host, was["tables"])),
+            ("settings", lambda: there.put_back("settings")),
             ("units", lambda: units.put_back(host, was["units"])),
             ("reload", lambda: _reload(host, was, tell)),
-            ("network", lambda: _put_network_back(host, was, changed, tell, gentle=gentle)),
+            ("network", lambda: _put_network_back(was, changed, there, gentle=gentle)),
             ("units", lambda: units.settle(host, was["units"])),
         ]
-    for name, part in parts:
-        try:
-            part()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be put back
-            tell(f"{name}: {error}")
+    _each(parts, tell)
 
 
-def _put_network_back(
-    host: Host, was: dict[str, Any], changed: list[str], tell: Tell, *, gentle: bool
-) -> None:
+def _put_network_back(was: dict[str, Any], changed: list[str], live: Live, *, gentle: bool) -> None:
     if was["network"]:
         profiles = any(name.startswith(manager.DIRECTORIES) for name in changed)
-        network.put_back(host, was["network"], tell, profiles_changed=profiles, gentle=gentle)
+        live.put_back("network", profiles_changed=profiles, gentle=gentle)
+
+
+def put_live_back(host: Host, was: dict[str, Any], what: str, tell: Tell, **options: bool) -> None:
+    """Put live state back: `settings` of the kernel with the tables, or the `network`, which needs them first."""
+    if what == "network":
+        network.put_back(host, was["network"], tell, **options)
+        return
+    settings: list[tuple[str, Callable[[], object]]] = [
+        ("sysctls", lambda: sysctls.put_back(host, was["sysctls"])),
+        ("tables", lambda: tables.put_back(host, was["tables"])),
+    ]
+    _each(settings, tell)
 
 
 def write(directory: Path, was: dict[str, Any], contents: dict[str, bytes]) -> None:

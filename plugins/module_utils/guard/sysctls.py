@@ -4,10 +4,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from .errors import GuardError, StepError
 from .host import Host
+
+# The hands that have live state of the kernel; see hands.py.
+NETWORK, KERNEL, BPF = HANDS = ("network", "kernel", "bpf")
+# Settings that only the host's network shows, and only the administrator of the whole machine sets.
+BPF_SETTINGS = "net/core/bpf_jit_"
 
 
 def path_of(host: Host, name: str) -> Path:
@@ -18,6 +24,14 @@ def path_of(host: Host, name: str) -> Path:
     if ".." in name.split("/"):
         raise GuardError(f"sysctl {name!r} is no setting of the kernel")
     return host.at(f"/proc/sys/{name}")
+
+
+def hand_of(name: str) -> str:
+    """Which hand has a setting: those of the network belong to the network that a process is in."""
+    parts = re.split("[./=]", name)
+    if "/".join(parts).startswith(BPF_SETTINGS):
+        return BPF
+    return NETWORK if parts[0] == "net" else KERNEL
 
 
 def look(host: Host, names: list[str]) -> dict[str, str | None]:

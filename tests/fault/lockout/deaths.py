@@ -59,7 +59,8 @@ class Death:
                 case "controller":
                     play.kill()
                 case "timer":
-                    host.exec("systemctl", "stop", "energy-guard-restore.timer")
+                    # With the one that restarts the host much later.
+                    host.exec("systemctl", "stop", "energy-guard-restore.timer", "energy-guard-reboot.timer")
                 case "nm-killed":
                     host.exec("systemctl", "kill", "--signal=KILL", "NetworkManager.service")
                 case "nm-stopped":

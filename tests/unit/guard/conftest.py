@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ COLLECTIONS = Path(__file__).resolve().parents[3] / ".collections"
 if str(COLLECTIONS) not in sys.path:
     sys.path.insert(0, str(COLLECTIONS))
 
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard import hands
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import Done, Host
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.timer import SERVICE
 
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 
@@ -35,6 +39,9 @@ class FakeHost(Host):
         self.late = 0.0
         # Units that do not end before they are killed; systemd has a job for them.
         self.hangs: set[str] = set()
+        # Hands that systemd cannot start.
+        self.lame: set[str] = set()
+        self._hands: list[threading.Thread] = []
 
     def say(self, text: str, *, bad: bool = False) -> None:
         self.said.append(text)
@@ -51,7 +58,7 @@ class FakeHost(Host):
     def reboot(self) -> None:
         """Units are started by their links; the timer is gone."""
         state = self._state()
-        state |= {"boot": state.get("boot", "first") + "+", "timer": None}
+        state |= {"boot": state.get("boot", "first") + "+", "timers": {}}
         for name in state.get("active", {}):
             state["active"][name] = self.enabled(name) == "enabled"
         self._keep(state)
@@ -69,9 +76,12 @@ class FakeHost(Host):
     def _keep(self, state: dict[str, Any]) -> None:
         (self.fake / "state.json").write_text(json.dumps(state))
 
+    def timer_of(self, service: str) -> float | None:
+        return self._state().get("timers", {}).get(service.replace(".service", ".timer"))
+
     @property
     def timer(self) -> float | None:
-        return self._state().get("timer")
+        return self.timer_of(SERVICE)
 
     def run(self, argv: list[str], *, timeout: float = 20, stdin: str | None = None) -> Done:
         self.ran.append(argv)
@@ -83,17 +93,18 @@ class FakeHost(Host):
 
     def _answer(self, argv: list[str]) -> tuple[int, str]:
         state = self._state()
-        active = state.setdefault("active", {})
+        active, timers = state.setdefault("active", {}), state.setdefault("timers", {})
         program, verb, *names = [word for word in argv if word not in ("--", "--no-block", "--quiet")]
         if program == "systemd-run":
             moments = [float(word.partition("=")[2][:-1]) for word in argv if word.startswith("--on-boot")]
-            state["timer"] = min(moments)
+            unit = next(word.partition("=")[2] for word in argv if word.startswith("--unit="))
+            timers[unit.replace(".service", ".timer")] = min(moments)
         elif program == "systemd-detect-virt":
             return 1, ""
         elif program != "systemctl":
             return 0, ""
         elif verb == "show" and names[-1].endswith(".timer"):
-            fires = state.get("timer")
+            fires = timers.get(names[-1])
             return 0, "ActiveState=inactive\n" if fires is None else (
                 f"ActiveState=active\nSubState=waiting\nNextElapseUSecMonotonic={fires}s\n"
             )
@@ -102,12 +113,17 @@ class FakeHost(Host):
             return 0, "".join(f"{name} {self.enabled(name)} enabled\n" for name in found)
         elif verb == "show":
             return 0, "\n".join(self._shown(name, active) for name in names[1:])
+        elif verb == "restart":
+            for name, unit in hands.UNITS.items():
+                if unit in names and name not in self.lame:
+                    self._hands.append(threading.Thread(target=self._serve, args=(name,), daemon=True))
+                    self._hands[-1].start()
         elif verb == "kill":
             self.hangs -= set(names)
         elif verb in ("start", "stop"):
             for name in names:
                 if name.endswith(".timer"):
-                    state["timer"] = None
+                    timers.pop(name, None)
                 elif not (verb == "start" and self.enabled(name) == "masked"):
                     active[name] = verb == "start" and not name.startswith("energy-guard")
         elif verb in ("enable", "disable", "mask", "unmask"):
@@ -119,6 +135,15 @@ class FakeHost(Host):
                     link.symlink_to("/dev/null" if verb == "mask" else f"/lib/systemd/system/{name}")
         self._keep(state)
         return 0, ""
+
+    def _serve(self, name: str) -> None:
+        with suppress(SystemExit):  # a test has it die
+            hands.serve(self, name)
+
+    def rest(self) -> None:
+        """Wait until all hands have seen that nobody asks any more."""
+        while self._hands:
+            self._hands.pop().join()
 
     def _shown(self, name: str, active: dict[str, bool]) -> str:
         enabled = self.enabled(name)
@@ -146,6 +171,7 @@ def host(place: Path) -> FakeHost:
         "etc/ssh",
         "etc/systemd/system/multi-user.target.wants",
         "proc/sys/net/ipv4",
+        "run",
         "var/lib",
     ):
         (root / name).mkdir(parents=True)
@@ -167,7 +193,7 @@ def tree(root: Path) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
-        if name.startswith(("proc", "var/lib/energy-guard")):
+        if name.startswith(("proc", "run/energy-guard", "var/lib/energy-guard")):
             continue
         status = path.lstat()
         content = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None

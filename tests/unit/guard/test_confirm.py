@@ -181,12 +181,12 @@ def test_a_restore_that_cannot_finish_says_so_and_is_tried_again(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(host)
-    real = engine.snapshot.differences
-    monkeypatch.setattr(engine.snapshot, "differences", lambda *_more, **_words: ["eth0 is down"])
+    real = engine.snapshot.live_differences
+    monkeypatch.setattr(engine.snapshot, "live_differences", lambda *_more, **_words: ["eth0 is down"])
     assert engine.restore(host, now=True) == 1
     assert "eth0 is down" in host.said[-1]
     assert engine.status(host)["attempts"] == 1
-    monkeypatch.setattr(engine.snapshot, "differences", real)
+    monkeypatch.setattr(engine.snapshot, "live_differences", real)
     assert engine.restore(host) == 0
     assert (engine.status(host)["last"]["attempts"], engine.status(host)["last"]["reason"]) == (
         2,

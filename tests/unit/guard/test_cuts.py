@@ -65,6 +65,7 @@ def whole(root: Path) -> None:
     engine.begin(one, change(), DIGEST, 60)
     assert engine.apply(one) == 0, one.said
     engine.confirm(one, NONCE, None)
+    one.rest()
 
 
 @pytest.fixture
@@ -130,8 +131,8 @@ def test_a_cut_at_any_step_of_a_change(again: Callable[[], Path]) -> None:
     assert {"old", "confirmed"} == set(outcomes)
 
 
-@pytest.mark.parametrize("at_boot", [False, True])
-def test_a_cut_at_any_step_of_a_restore(again: Callable[[], Path], at_boot: bool) -> None:
+@pytest.mark.parametrize("how", [{}, {"now": True}, {"boot": True}], ids=["unit", "console", "boot"])
+def test_a_cut_at_any_step_of_a_restore(again: Callable[[], Path], how: dict[str, bool]) -> None:
     root = again()
     old = tree(root)
     step = 0
@@ -141,7 +142,8 @@ def test_a_cut_at_any_step_of_a_restore(again: Callable[[], Path], at_boot: bool
         one = Writing(root)
         engine.begin(one, change(), DIGEST, 60)
         assert engine.apply(one) == 0
-        if not cut_at(step, lambda: engine.restore(Writing(root), boot=at_boot, now=not at_boot)):
+        one.rest()
+        if not cut_at(step, lambda: engine.restore(Writing(root), **how)):
             break
         boot(root)
         assert tree(root) == old, f"step {step}: {diff(tree(root), old)}"

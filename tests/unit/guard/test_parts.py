@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard import (
+    entries,
+    hands,
     install,
     kernel,
     manager,
@@ -26,9 +28,9 @@ from ansible_collections.wattfleet.energy.plugins.module_utils.guard import (
     timer,
     units,
 )
-from ansible_collections.wattfleet.energy.plugins.module_utils.guard.change import Change
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.change import Change, place_of
 from ansible_collections.wattfleet.energy.plugins.module_utils.guard.errors import GuardError
-from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import Done, Host
+from ansible_collections.wattfleet.energy.plugins.module_utils.guard.host import BOOT_ID, Done, Host
 
 from .conftest import FakeHost
 
@@ -392,11 +394,106 @@ def test_units_as_wanted(wanted: dict[str, Any], state: tuple[str, str, str], ri
         ({"apply": [[]]}, "no command"),
         ({"apply": ["systemctl reload ssh"]}, "no command"),
         ({"apply": [{"bring_up": {"interface": "eth0"}}]}, "no step"),
+        ({"apply": [{"command": ["true"]}]}, "no step"),
+        ({"apply": [{"command": ["true"], "place": "elsewhere"}]}, "places are files, network, kernel"),
+        ({"apply": [{"command": "true", "place": "files"}]}, "no command"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(values: dict[str, Any], words: str) -> None:
     with pytest.raises(GuardError, match=words):
         Change(**{"subject": "test", **values})
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        (["systemctl", "reload", "ssh.service"], "files"),
+        (["/usr/sbin/sshd", "-t"], "files"),
+        (["sh", "-c", "ip link"], "files"),
+        (["/usr/sbin/ip", "link", "set", "eth0", "down"], "network"),
+        (["nft", "-f", "x"], "network"),
+        (["sysctl", "-w", "net.ipv4.ip_forward=1"], "network"),
+        (["sysctl", "--write", "net/ipv4/conf/eth0.1/rp_filter=1"], "network"),
+        (["sysctl", "-w", "kernel.yama.ptrace_scope=1"], "kernel"),
+        (["sysctl", "-w", "vm.swappiness=1", "net.ipv4.ip_forward=1"], "network"),
+        (["sysctl", "-w", "net.core.bpf_jit_harden=2"], "bpf"),
+        (["sysctl", "-w", "net.core.bpf_jit_harden=2", "net.core.somaxconn=1"], "network"),
+        (["sysctl", "--system"], "network"),
+        (["sysctl", "-p", "/etc/sysctl.d/x.conf"], "network"),
+        ({"command": ["ip", "link"], "place": "files"}, "files"),
+        ({"command": ["ln", "-sfn", "a", "/dev/b"], "place": "kernel"}, "kernel"),
+        ({"bring_up": {"interface": "eth0", "uuid": "1"}}, "network"),
+    ],
+)
+def test_a_step_runs_where_it_can(step: Any, place: str) -> None:
+    Change(subject="test", apply=[step])
+    assert place_of(step) == place
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/log", "/sys/x", "/proc/sys/kernel/x", "/usr/bin/x", "/lib/modules/x", "/sbin/x"]
+)
+def test_what_lies_out_of_reach_is_not_begun(host: FakeHost, path: str) -> None:
+    host.at("/usr/bin").mkdir(parents=True)
+    host.at("/sbin").symlink_to("usr/bin")
+    with pytest.raises(GuardError, match="lies where nothing could be put back"):
+        snapshot.take(host, Change(subject="test", files=[{"path": path, "content": "x"}]))
+
+
+def test_what_only_begins_like_it_is_in_reach(host: FakeHost) -> None:
+    paths = ("/device", "/usr/local/bin/x", "/usr.conf", "/boot/cmdline.txt")
+    snapshot.take(host, Change(subject="test", files=[{"path": path, "content": "x"} for path in paths]))
+
+
+@pytest.fixture
+def attributes(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Extended attributes that a file has; real ones of these kinds ask for more than a test may have."""
+    found: dict[str, bytes] = {}
+    monkeypatch.setattr(os, "listxattr", lambda *_, **__: list(found))
+    monkeypatch.setattr(os, "getxattr", lambda _path, name, **__: found[name])
+    monkeypatch.setattr(os, "setxattr", lambda _path, name, value, **__: found.update({name: value}))
+    monkeypatch.setattr(os, "removexattr", lambda _path, name, **__: found.pop(name))
+    return found
+
+
+def test_attributes_that_only_the_whole_machine_may_set_are_not_begun(
+    host: FakeHost, attributes: dict[str, bytes]
+) -> None:
+    change = Change(subject="test", files=[{"path": "/etc/issue", "content": "new\n"}])
+    attributes |= {"security.capability": b"x", "security.selinux": b"x", "system.posix_acl_access": b"x"}
+    snapshot.take(host, change)
+    attributes["trusted.note"] = b"x"
+    with pytest.raises(GuardError, match=r"/etc/issue has trusted\.note, which could not be put back"):
+        snapshot.take(host, change)
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_labels_that_nobody_reads_do_not_count(
+    host: FakeHost, attributes: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, *, at_work: bool
+) -> None:
+    """Where SELinux is off, a file that has been replaced cannot have its label back, and needs none."""
+    monkeypatch.setattr(entries, "LABELS", host.at("/etc/issue" if at_work else "/nowhere"))
+    path = host.at("/etc/issue")
+    attributes["security.selinux"] = b"old"
+    was = entries.look(path)[0]
+    attributes.clear()
+    assert entries.is_as(path, was) != at_work
+    contents = host.root / "contents"
+    contents.mkdir()
+    (contents / was["sha256"]).write_bytes(path.read_bytes())
+    path.write_text("new\n")
+    entries.put_back(path, was, contents)
+    assert ("security.selinux" in attributes) == at_work
+    assert entries.is_as(path, was)
+
+
+def test_the_boot_is_the_one_that_systemd_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, a unit that has a /proc of its own reads that of the whole machine there."""
+    own = Host().boot_id()
+    monkeypatch.setenv(BOOT_ID, own.replace("-", ""))
+    assert Host().boot_id() == own
+    monkeypatch.setenv(BOOT_ID, "0123456789abcdef0123456789abcdef")
+    assert Host().boot_id() == "01234567-89ab-cdef-0123-456789abcdef"
 
 
 def test_secrets_are_shown_as_digests(host: FakeHost) -> None:
@@ -540,14 +637,15 @@ def test_the_program_is_whole_and_always_the_same(place: Path) -> None:
 def test_an_up_to_date_program_is_left_alone(host: FakeHost) -> None:
     host.refuse = {
         "systemctl show --property=LoadState": Done(
-            [], 0, "\n\n".join(["LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled"] * 3), ""
+            [], 0, "\n\n".join(["LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled"] * 7), ""
         )
     }
     assert install.install(host)
     assert not install.install(host)
+    for name in install.UNITS:
+        assert "{" not in host.at(f"/etc/systemd/system/{name}").read_text()
     unit = host.at("/etc/systemd/system/energy-guard-boot.service").read_text()
     assert "ConditionPathExists=/var/lib/energy-guard/pending\n" in unit
-    assert "{" not in unit
     # On Debian this is an alias, which must not be loaded as a unit of its own.
     assert "sshd.service" not in unit.partition("Before=")[2]
 
@@ -564,6 +662,7 @@ def test_links_of_system_v_scripts_are_put_back(host: FakeHost) -> None:
     kept = host.root / "kept"
     kept.mkdir()
     snapshot.write(kept, was, contents)
-    snapshot.put_back(host, was, kept / "contents", lambda _: None)
+    with hands.Direct(host, was, lambda _: None) as live:
+        snapshot.put_back(host, was, kept / "contents", lambda _: None, live)
     assert snapshot.differences(host, was) == []
     assert [path.name for path in folder.iterdir()] == ["S01ssh"]
