@@ -107,8 +107,15 @@ faults: bootstrap-tests release ## Fault tests at full size into build/faults an
 	python tools/faults_page.py
 
 .PHONY: faults-few
-faults-few: bootstrap-tests ## The fault tests with few rounds, those that count readings of a lab fleet left out
-	pytest tests/fault
+faults-few: faults-readings faults-lockout ## The fault tests with few rounds, those that count readings of a lab fleet left out
+
+.PHONY: faults-readings
+faults-readings: bootstrap-tests
+	pytest tests/fault --ignore=tests/fault/test_lockout.py
+
+.PHONY: faults-lockout
+faults-lockout: bootstrap-tests
+	pytest tests/fault/test_lockout.py
 
 # ---- Keep up to date
 

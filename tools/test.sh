@@ -49,16 +49,16 @@ loose() {
     else
         echo "==== only one supported Python here: the second line-up (Python 3.11 with ansible-core 2.19) was not tested"
     fi
-    part faults-few make --no-print-directory faults-few
+    part faults-readings make --no-print-directory faults-readings
     part fleet-rollout env WATTFLEET_LAB=rollout make --no-print-directory fleet-rollout
 }
 
-# The shorter track, by what the parts take alone.
 hosts() {
     part molecule make --no-print-directory molecule
     if floor; then
         part molecule-floor env WATTFLEET_LAB=floor WATTFLEET_VENV=.venv-floor tools/molecule.sh preflight identity
     fi
+    part faults-lockout make --no-print-directory faults-lockout
     part fleet-short make --no-print-directory fleet-short SITES=2
     if gateway; then
         part unit-gateway make --no-print-directory unit-gateway
