@@ -52,7 +52,7 @@ AGAINST = {
 # Ours: the collector's configuration is read, and its owner is another than root.
 OWN_CAPABILITY = "CAP_DAC_READ_SEARCH"
 # Locks (fw_setenv has one) and temporary files. /tmp is the host's: a daemon has its socket there, and reads the image.
-SHARED = ("/run/lock", "/tmp", "/var/tmp")  # noqa: S108
+SHARED = ("/run/lock", "/tmp", "/var/tmp")  # noqa: S108  (folders that are opened to the tool, nothing is made there)
 HOMES = ("/home", "/root", "/run/user")
 
 
