@@ -58,6 +58,25 @@ def test_failing_migration_leaves_nothing(
     assert empty_database.one("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
+def alters_much(text: str) -> list[str]:
+    """The ALTER TABLE statements that change more than one thing."""
+    plain = re.sub(r"--[^\n]*|'(?:[^']|'')*'", "", text)
+    within = re.compile(r"\([^()]*\)")
+    while within.search(plain):
+        plain = within.sub("", plain)
+    statements = (" ".join(one.split()) for one in plain.split(";"))
+    return [one for one in statements if one.startswith("ALTER TABLE") and "," in one]
+
+
+def test_migrations_alter_one_thing_at_a_time() -> None:
+    """A table on a node of Citus takes no more with one statement; those up to 63 are out."""
+    found = {one.number: alters_much(one.sql) for one in migrate.shipped()}
+    assert found[63] == [
+        "ALTER TABLE evidence DROP CONSTRAINT evidence_kind_check, ADD CONSTRAINT evidence_kind_check CHECK"
+    ]
+    assert {number: much for number, much in found.items() if number > 63 and much} == {}
+
+
 def test_edited_migration_is_refused(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     with database.connect("energy_migrate") as connection:
         connection.execute("UPDATE migration SET digest = '\\x00'")
