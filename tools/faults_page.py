@@ -34,9 +34,27 @@ which the fault's own test found something else.
 | fault | what is done | rounds | faults | readings | lost | doubled | in conflict | result | run |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |
 """
+LOCKOUT_HEAD = """
+## Changes that could lock us out
+
+Changes that an operator makes with `ansible-playbook`, four of five of them so that they would cost a visit to the
+site, and what dies meanwhile: the session, the controller, NetworkManager, the host's power. `make faults
+WHAT=lockout`; the wait is 20 s.
+[What it does and how it judges](../../tests/fault/README.md#lockout-nobody-is-ever-locked-out).
+Never armed: refused before anything was changed, or cut short before that. Back: from the arming, or from the moment
+the host runs again, until what was undone is as it was. `failed` is a run with a site lost, late, not exactly as it
+was, or told otherwise than it is.
+
+| fault | changes | undone | confirmed | never armed | lost | late | not exact | told wrongly | back, median | longest \
+| result | run |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |
+"""
 ROW = re.compile(r"^\| ([a-z][a-z-]*) \|.*$", re.MULTILINE)
-# A campaign of its own, with figures of its own: docs/decisions/0042-ways-in-at-the-next-boot.md.
-APART = "lockout"
+# A campaign that counts sites and not readings.
+LOCKOUT = "lockout"
+CHANGES = (
+    "rounds", "undone", "confirmed", "never_armed", "sites_lost", "not_in_time", "not_exact", "wrong_verdicts"
+)  # fmt: skip
 WRONG = ("lost", "doubled", "invented", "locked_out", "disordered", "mistimed", "late", "evidence", "idle")
 
 
@@ -47,6 +65,12 @@ def row(found: dict[str, Any], run: str) -> str:
     return (
         f"| {found['name']} | {what} | {' | '.join(figures)} | {'passed' if passed else 'failed'} | {run} |"
     )
+
+
+def lockout_row(found: dict[str, Any], run: str) -> str:
+    figures = [f"{found[what]:,}" for what in CHANGES]
+    figures += [f"{found['seconds_to_return'][what]:.1f} s" for what in ("median", "longest")]
+    return f"| {LOCKOUT} | {' | '.join(figures)} | {'passed' if found['passed'] else 'failed'} | {run} |"
 
 
 def described(name: str) -> str:
@@ -60,15 +84,19 @@ def main() -> int:
     page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     rows = {one[1]: one[0] for one in ROW.finditer(page) if one[1] != "fault"}
     for file in sorted(RESULTS.glob("*.json")):
-        if file.stem.endswith("-quick") or file.stem.startswith(APART):
+        if file.stem.endswith("-quick") or file.stem.startswith(f"{LOCKOUT}-"):
             continue
         found = json.loads(file.read_text(encoding="utf-8"))
         run = datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat()
-        rows[found["name"]] = row(found, run)
+        rows[found["name"]] = (lockout_row if file.stem == LOCKOUT else row)(found, run)
     if not rows:
         print("faults_page: no results in build/faults; run `make faults` first", file=sys.stderr)
         return 1
-    PAGE.write_text(HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)), encoding="utf-8")
+    lockout = rows.pop(LOCKOUT, None)
+    text = HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows))
+    if lockout:
+        text += LOCKOUT_HEAD + f"{lockout}\n"
+    PAGE.write_text(text, encoding="utf-8")
     print(f"Written to {PAGE.relative_to(ROOT)}")
     return 0
 
