@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 DOCUMENTATION = r"""
 name: file_differences
 short_description: The files that differ from what they should be
-version_added: 0.2.0
+version_added: "0.3.0"
 description:
   - Compares C(ansible_facts.energy_host.files) with wanted files on the controller, so that a task that writes a file
     has to run only where it would change something.

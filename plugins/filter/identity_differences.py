@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: identity_differences
 short_description: What of a host's key and certificate is not as it should be
-version_added: 0.2.0
+version_added: "0.3.0"
 description:
   - Compares what M(wattfleet.energy.host_state) has read with what the role C(identity) wants, on the
     controller and without asking the host again.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: judge_listeners
 short_description: Hold what listens on a host against what is declared
-version_added: 0.2.0
+version_added: "0.3.0"
 description:
   - Tells which units are to be masked because they listen and nobody has declared it, and which listeners only a
     person can decide about.

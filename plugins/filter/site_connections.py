@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: site_connections
 short_description: The networks of a site file as network_connections takes them
-version_added: 0.1.0
+version_added: "0.3.0"
 description:
   - One connection for each network of the site, the WAN first. The meters' network is called
     C(EnergyInternal) on the gateway.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: site_links
 short_description: The interfaces of a site whose links tell of its health
-version_added: 0.1.0
+version_added: "0.3.0"
 description:
   - The interfaces of the site's networks, and the ports of its bonds.
 options:

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: certificate_ledger
 short_description: Which certificate each name of the fleet uses
-version_added: 0.2.0
+version_added: "0.3.0"
 description:
   - Reads the ledgers in the folder of the fleet's authority on the controller, and asks no host.
   - Warns of a last line that a power cut has torn, and leaves it out. Any other line that is no entry is an error.

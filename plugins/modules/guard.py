@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: guard
 short_description: Change a host from afar, and undo the change unless it is confirmed over a new connection
-version_added: "0.1.0"
+version_added: "0.3.0"
 description:
   - Changes files, units and settings of the kernel that could lock everybody out, in one execution where nothing
     differs.

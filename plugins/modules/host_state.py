@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: host_state
 short_description: Read the whole state of a host that the roles compare with, in one execution
-version_added: "0.2.0"
+version_added: "0.3.0"
 description:
   - Reads operating system, disks, clock, programs, packages, accounts, files, units, listeners, links and sensors of a
     host at once, and shakes hands with the hub where it is told whom to trust. A role that asked for each of these by

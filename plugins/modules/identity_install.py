@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: identity_install
 short_description: Put a certificate in place once it is proven
-version_added: "0.1.0"
+version_added: "0.3.0"
 description:
   - Installs the certificate with its chain as C(<name>.crt) and the trusted authorities as C(ca.crt).
   - Verifies on the host, by a TLS handshake in memory, that certificate and key belong together and that the

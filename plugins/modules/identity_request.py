@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: identity_request
 short_description: Make a private key on the host and the request for its certificate
-version_added: "0.1.0"
+version_added: "0.3.0"
 description:
   - Makes the private key C(<name>.key) where there is none, and writes the certificate signing request
     C(<name>.csr).

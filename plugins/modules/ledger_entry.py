@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: ledger_entry
 short_description: Append an entry to a ledger
-version_added: "0.1.0"
+version_added: "0.3.0"
 description:
   - A ledger is a file with one JSON object a line, which is only ever appended to.
   - The entry is on the disk when the module returns, so that a power cut afterwards loses nothing.

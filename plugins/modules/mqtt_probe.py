@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: mqtt_probe
 short_description: Ask whether a broker can be reached with TLS 1.3, and name the cause when it cannot
-version_added: 0.2.0
+version_added: "0.3.0"
 description:
   - Connects from the host to a broker, verifies its certificate, shows a client certificate if one is given,
     and tells what was agreed on and how long it took.

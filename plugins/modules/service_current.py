@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: service_current
 short_description: Keep services running, and not older than the files they run from
-version_added: "0.1.0"
+version_added: "0.2.0"
 description:
   - Makes sure that systemd units start at boot, are active, and have been started after the last change of the
     files they run from.

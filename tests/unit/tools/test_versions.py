@@ -57,3 +57,25 @@ def test_one_version_everywhere() -> None:
         assert re.search(rf'^__version__ = "{re.escape(version)}"$', text, re.MULTILINE), package
     shared = yaml.safe_load((ROOT / "playbooks" / "group_vars" / "all.yml").read_text())
     assert shared["collector_version"] == shared["hub_ingest_version"] == version
+
+
+def test_what_a_release_added_says_that_release() -> None:
+    """What came with a release that is out is listed there; what comes with the next one is listed nowhere yet."""
+    releases = yaml.safe_load((ROOT / "changelogs" / "changelog.yaml").read_text())["releases"]
+    listed = {version: {one["name"] for one in of.get("modules", [])} for version, of in releases.items()}
+    for version, of in releases.items():
+        listed[version] |= {one["name"] for kind in of.get("plugins", {}).values() for one in kind}
+    current = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
+    said = {
+        file.stem: found[1]
+        for kind in ("modules", "filter", "inventory", "lookup")
+        for file in (ROOT / "plugins" / kind).glob("*.py")
+        if (found := re.search(r"^version_added: \"?([0-9.]+)", file.read_text(), re.MULTILINE))
+    }
+    assert len(said) > 30
+    wrong = {
+        name: version
+        for name, version in said.items()
+        if name not in listed.get(version, set()) and (version != current or version in releases)
+    }
+    assert wrong == {}
