@@ -14,6 +14,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -574,7 +575,16 @@ class Buffer:
 
     def export(self) -> Iterator[tuple[int | None, Reading]]:
         """Everything, oldest first, what was delivered and is kept too; each reading with the sequence of its batch or
-        None."""
+        None. It is what the buffer held at one moment: what the services seal meanwhile would be in neither table."""
+        self._db.execute("BEGIN")
+        try:
+            yield from self._all()
+        finally:
+            # Where the buffer was closed meanwhile, that has ended it.
+            with suppress(sqlite3.ProgrammingError):
+                self._db.execute("COMMIT")
+
+    def _all(self) -> Iterator[tuple[int | None, Reading]]:
         from energy_collector.batches import batch
 
         for sequence, checksum, data in self._db.execute(

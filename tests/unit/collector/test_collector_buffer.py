@@ -106,6 +106,28 @@ def test_the_oldest_go_first_at_the_bounds_and_are_counted(buffer: Buffer) -> No
     assert buffer.state().oldest == 26_000
 
 
+def test_an_export_beside_the_services_is_of_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    services, reader = Buffer(path), Buffer(path)
+    services.append(some(3))
+    services.seal("plant-a", vectors.KEY, 60, 10, flush=True)
+    services.append(some(4, start=5000))
+    export = reader.export()
+    found = [next(export)]
+    services.seal("plant-a", vectors.KEY, 60, 10, flush=True)
+    services.append(some(2, start=9000, point="m/new"))
+    found += export
+    assert [sequence for sequence, _ in found] == [1, 1, 1, None, None, None, None]
+    assert len({one.time for _, one in found}) == 7
+    # One that nobody reads to its end keeps nothing from being written.
+    next(reader.export())
+    reader.append(some(1, start=10_000))
+    abandoned = reader.export()
+    next(abandoned)
+    reader.close()
+    abandoned.close()
+
+
 def test_a_failed_commit_leaves_nothing_behind_and_can_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "buffer.db"
     buffer = Buffer(path)
