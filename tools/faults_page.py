@@ -69,7 +69,8 @@ def row(found: dict[str, Any], run: str) -> str:
 
 def lockout_row(found: dict[str, Any], run: str) -> str:
     figures = [f"{found[what]:,}" for what in CHANGES]
-    figures += [f"{found['seconds_to_return'][what]:.1f} s" for what in ("median", "longest")]
+    back = found["seconds_to_return"]  # empty where nothing was undone
+    figures += [f"{back[what]:.1f} s" if what in back else "-" for what in ("median", "longest")]
     return f"| {LOCKOUT} | {' | '.join(figures)} | {'passed' if found['passed'] else 'failed'} | {run} |"
 
 

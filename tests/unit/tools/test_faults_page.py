@@ -75,3 +75,8 @@ def test_a_run_that_failed_says_so(
     assert [line.split(" | ")[-2] for name in ("kill-hub", "lockout") for line in rows(text, name)] == [
         "failed"
     ] * 2
+
+
+def test_a_run_that_has_undone_nothing_has_no_times(page: Callable[..., str]) -> None:
+    (row,) = rows(page(lockout=CHANGES | {"passed": False, "undone": 0, "seconds_to_return": {}}), "lockout")
+    assert row.endswith("| - | - | failed | 2026-11-30 |")
