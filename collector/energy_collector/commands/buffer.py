@@ -30,7 +30,8 @@ def buffer(options: argparse.Namespace) -> int:
     held = Buffer(path)
     try:
         if options.what == "status":
-            state = {**asdict(held.state()), "oldest": iso(held.state().oldest)}
+            found = held.state()
+            state = {**asdict(found), "oldest": iso(found.oldest)}
             print(json.dumps(state, indent=2) if options.json else table(("what", ""), state.items()))
         else:
             _print(held.export())

@@ -332,8 +332,9 @@ class Persistence:
             "stream": self._stream,
         }
         try:
-            first, last = self._buffer.held()
-            held = self._buffer.state()
+            with self._buffer.moment():
+                first, last = self._buffer.held()
+                held = self._buffer.state()
         except sqlite3.Error as error:
             self._faults.report("buffer", f"cannot be read: {error}", "the disk is failing")
         else:

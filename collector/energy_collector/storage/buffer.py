@@ -14,7 +14,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -551,8 +551,28 @@ class Buffer:
 
     # What both may ask.
 
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """What is asked in here is of one moment: what the other service seals meanwhile would otherwise be in both
+        tables, or in neither."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            # An error, or the buffer's being closed meanwhile, may have ended it.
+            with suppress(sqlite3.ProgrammingError):
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
+
     def state(self) -> State:
         """What the buffer holds for the hub; what was delivered is not counted, but for its bytes."""
+        with self.moment():
+            return self._state()
+
+    def _state(self) -> State:
         stream, sequence, dropped = self._db.execute("SELECT stream, sequence, dropped FROM head").fetchone()
         unsealed = self._one("SELECT ifnull(sum(readings), 0) FROM chunks")
         batches, sealed = self._undelivered()
@@ -575,14 +595,9 @@ class Buffer:
 
     def export(self) -> Iterator[tuple[int | None, Reading]]:
         """Everything, oldest first, what was delivered and is kept too; each reading with the sequence of its batch or
-        None. It is what the buffer held at one moment: what the services seal meanwhile would be in neither table."""
-        self._db.execute("BEGIN")
-        try:
+        None."""
+        with self.moment():
             yield from self._all()
-        finally:
-            # Where the buffer was closed meanwhile, that has ended it.
-            with suppress(sqlite3.ProgrammingError):
-                self._db.execute("COMMIT")
 
     def _all(self) -> Iterator[tuple[int | None, Reading]]:
         from energy_collector.batches import batch

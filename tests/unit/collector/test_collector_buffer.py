@@ -128,6 +128,31 @@ def test_an_export_beside_the_services_is_of_one_moment(tmp_path: Path) -> None:
     abandoned.close()
 
 
+def test_what_it_holds_beside_the_services_is_of_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    services, reader = Buffer(path), Buffer(path)
+    services.append(some(3))
+    seen: list[str] = []
+
+    def seal(statement: str) -> None:
+        # Between its look at the chunks and that at the batches.
+        if "FROM batches" in statement and not seen:
+            services.seal("plant-a", vectors.KEY, 60, 10, flush=True)
+            seen.append(statement)
+
+    reader._db.set_trace_callback(seal)
+    assert (reader.state().readings, len(seen)) == (3, 1)
+    with reader.moment():
+        before = reader.state()
+        services.append(some(4, start=5000))
+        assert reader.state() == before
+    assert reader.state().readings == 7
+    # What fails within leaves the buffer as usable as before.
+    with pytest.raises(sqlite3.OperationalError), reader.moment():
+        reader._db.execute("SELECT * FROM nothing")
+    reader.append(some(1, start=9000))
+
+
 def test_a_failed_commit_leaves_nothing_behind_and_can_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "buffer.db"
     buffer = Buffer(path)
