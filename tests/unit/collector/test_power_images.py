@@ -20,6 +20,7 @@ def test_what_was_reported_durable_is_there_after_a_power_cut() -> None:
     report = power_images.run(5)
     assert (report.faults, report.findings) == (5, [])
     assert report.passed
+    assert report.figures["due"] > 0, "no reading had to be there"
 
 
 def test_without_syncs_a_power_cut_is_seen_to_lose_readings() -> None:
