@@ -32,6 +32,12 @@ def memory(pid: int) -> tuple[int, int]:
     return found["Rss"], found["Pss"]
 
 
+def fetched(pid: int) -> int:
+    """Bytes that a process has had the kernel fetch from disks so far."""
+    lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
+
+
 def total_cpu(pids: Iterable[int]) -> float:
     """CPU seconds of several processes."""
     return sum(cpu_seconds(pid) for pid in pids)
