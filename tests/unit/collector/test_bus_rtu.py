@@ -141,15 +141,11 @@ def test_without_the_guard_the_late_answer_is_taken(monkeypatch: pytest.MonkeyPa
     """The negative control: what the guard is there for."""
 
     async def test() -> None:
-        async def give(request: bytes, writer: asyncio.StreamWriter) -> None:
-            if request[3] == 9:
-                # The late answer falls into the next exchange.
-                writer.write(crc(registers(1, 7)))
-                asyncio.get_running_loop().call_later(0.1, writer.write, crc(registers(1, 9)))
-
-        async with Peer(give, 8) as peer:
+        # The late answer falls into the next exchange, 0.3 s from either end of it.
+        script = Script({7: 0.9, 9: 0.6})
+        async with Peer(script, 8) as peer:
             monkeypatch.setattr(Unit, "expect_late", lambda *_: None)
-            bus = rtu_bus(peer.port, 0.2)
+            bus = rtu_bus(peer.port, 0.6)
             assert (await failure(bus, 1, ReadRegisters(3, 7, 1))).kind == "timeouts"
             assert value(await bus.call(1, ReadRegisters(3, 9, 1))) == 7
             bus.close()
