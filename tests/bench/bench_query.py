@@ -13,8 +13,8 @@ Asked is what `energy-hub export-identities` asks, `report.identities`, all rows
 point, and of one site with all its points, by chance. `cold`: before each the operating system forgets the tables'
 files, so that all of it comes from the disk; once for all would not do, since what is read of a day is read of all
 sites, and with a thousand sites there are two days to ask for. `warm`: each a second time, at once; `CPU` is what these
-take of the processors, server and client together, which others that run beside do not change. With fewer --rows a
-site has fewer points. `disk` is what the server fetches of it for a cold one.
+take of the processors, server and client together, which others that run beside do not change. `disk`: what the server
+had fetched from there for a cold one. With fewer --rows a site has fewer points.
 
 100 million rows take about 11 GB below --folder, and about a quarter of an hour to load for each number of sites.
 """

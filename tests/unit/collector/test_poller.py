@@ -291,3 +291,6 @@ def test_due_times_lie_on_multiples_of_the_interval_in_utc(
     utc = due - clocks.monotonic() + clocks.time()
     # Up to a millisecond behind a multiple; a float of this size is right to 0.24 microseconds.
     assert (utc + 1e-6) % interval <= 0.001 + 2e-6
+    # The same for a meter that reads its clocks a little farther apart.
+    monkeypatch.setattr(clocks, "monotonic", lambda: 5_000.0009)
+    assert first_due(interval) == due
