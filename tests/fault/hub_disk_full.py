@@ -79,7 +79,7 @@ def run(rounds: int) -> FaultReport:
     report = FaultReport("hub-disk-full", rounds)
     span = QUICK_FULL if rounds <= 2 else FULL
     with SmallHub(SITES, (BROKER,), as_the_hub=True, load=LOAD) as rig:
-        met = Met()
+        met = Met(seek=rounds <= 2)
         for number in range(rounds):
             for what, disk in (("data", rig.data), ("wal", rig.wal), ("broker", rig.store)):
                 say(f"round {number + 1} of {rounds}: {what}")
