@@ -18,6 +18,7 @@ from typing import Any
 from cryptography import x509
 from rich.console import Console
 from rich.table import Table
+from wattfleet_lab import option
 from wattfleet_lab.state import State
 
 from wattfleet.errors import WattfleetError
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="the authority's folder, identity_ca_directory (default: the lab's)",
     )
-    parser.add_argument("--lab", default="default", metavar="NAME", help="the lab whose authority is read")
+    option.add_to(parser, "the lab whose authority is read")
     parser.add_argument(
         "--all", action="store_true", help="also those that were replaced or have expired long ago"
     )

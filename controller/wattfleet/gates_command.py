@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.table import Table
+from wattfleet_lab import option
 from wattfleet_lab.state import State
 
 from wattfleet.errors import WattfleetError
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ssh-config", type=Path, metavar="FILE", help="for `ssh -F FILE hub` (default: the lab's)"
     )
-    parser.add_argument("--lab", default="default", metavar="NAME", help="the lab that is asked")
+    option.add_to(parser, "the lab that is asked")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 

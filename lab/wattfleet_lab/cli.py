@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wattfleet_lab import firmware, fleet, image, recipe, ssh
+from wattfleet_lab import firmware, fleet, image, option, recipe, ssh
 from wattfleet_lab.addresses import ENERGY_NETWORK, check_host_name
 from wattfleet_lab.errors import LabError
 from wattfleet_lab.host import Host
@@ -23,12 +23,7 @@ DISK = "a disk of their own, so that a power cut loses what was not synced"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the lab's options and subcommands to a parser; `run` takes what it parses."""
-    parser.add_argument(
-        "--lab",
-        metavar="NAME",
-        default=os.environ.get("WATTFLEET_LAB") or "default",
-        help="which lab; several can be up at once (default: $WATTFLEET_LAB, or `default`)",
-    )
+    option.add_to(parser)
     commands = parser.add_subparsers(dest="lab_command", metavar="COMMAND", required=True)
 
     up = commands.add_parser("up", help="boot the hub and some sites; what is up already stays as it is")

@@ -21,6 +21,7 @@ from wattfleet_lab import (
     image,
     kernel,
     network,
+    option,
     paths,
     registry,
     ssh,
@@ -196,7 +197,7 @@ class Lab:
         )
 
     def _write_ssh_config(self) -> None:
-        also = paths.state_root() / "ssh_config" if self.name == "default" else None
+        also = paths.state_root() / "ssh_config" if self.name == option.DEFAULT else None
         ssh.write_config(self.state, self.state.hosts(), also)
 
     def _start_meters(self, plan: Plan, gateways: list[Host]) -> None:
@@ -396,7 +397,7 @@ class Lab:
             folder.rmdir()
         if self.state.path.exists():
             shutil.rmtree(self.state.path)
-        if self.name == "default":
+        if self.name == option.DEFAULT:
             (paths.state_root() / "ssh_config").unlink(missing_ok=True)
         with registry.changing() as machine:
             machine.labs.pop(self.name, None)

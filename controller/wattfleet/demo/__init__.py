@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
+from wattfleet_lab import option
 
 from wattfleet.demo.steps import Demo
 from wattfleet.errors import WattfleetError
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sites", type=int, default=3, metavar="N", help="how many lab sites, 1 to 50 (default 3)"
     )
+    option.add_to(parser)
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="also write the closing table as an SVG picture"
     )
@@ -30,4 +32,4 @@ def run(arguments: argparse.Namespace) -> int:
         raise WattfleetError(f"--sites: found {arguments.sites}, the lab has 1 to 50 sites")
     # Piped into a file or a log, the tables would be folded to 80 columns.
     console = Console() if Console().is_terminal else Console(width=110)
-    return Demo(console, arguments.sites, arguments.picture).run()
+    return Demo(console, arguments.lab, arguments.sites, arguments.picture).run()

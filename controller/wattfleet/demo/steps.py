@@ -27,7 +27,6 @@ from wattfleet.hub import Hub, SiteState
 from wattfleet.paths import BUILD, ROOT
 from wattfleet.playbook import PlaybookResult, run_playbook
 
-LAB = "default"
 # s; two polls, a batch, and room for a busy machine.
 FIRST_DATA_TIMEOUT = 120.0
 # A site has arrived when each of its meters was read more than once.
@@ -37,17 +36,17 @@ POLLS_TO_SEE = 2
 class Demo:
     """One run of `wattfleet demo`."""
 
-    def __init__(self, console: Console, sites: int, picture: Path | None) -> None:
+    def __init__(self, console: Console, lab: str, sites: int, picture: Path | None) -> None:
         self._console = console
         self._count = sites
         self._picture = picture
-        self._state = State.of(LAB)
+        self._state = State.of(lab)
         self._watch = Stopwatch(console)
 
     def run(self) -> int:
         """0 when both ends agree."""
         with self._watch.step(f"Lab: a hub and {self._count} sites"):
-            self._python("-m", "wattfleet_lab", "--lab", LAB, "up", "--sites", str(self._count))
+            self._python("-m", "wattfleet_lab", "--lab", self._state.name, "up", "--sites", str(self._count))
         with self._watch.step("Releases of collector and hub"):
             self._python("tools/build_release.py", "collector")
             self._python("tools/build_release.py", "hub")
@@ -116,7 +115,8 @@ class Demo:
                 missing = [site for site in sites if site not in arrived]
                 raise WattfleetError(
                     f"no readings of {', '.join(missing)} reached the hub within {FIRST_DATA_TIMEOUT:.0f} s; look at "
-                    f"`ssh -F .lab/ssh_config {missing[0]} sudo journalctl -u energy-gateway -u energy-persistence`"
+                    f"`ssh -F {self._state.ssh_config} {missing[0]} "
+                    "sudo journalctl -u energy-gateway -u energy-persistence`"
                 )
             time.sleep(3)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from wattfleet_lab import option
 from wattfleet_lab.state import State
 
 from wattfleet.errors import WattfleetError
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ssh-config", type=Path, metavar="FILE", help="for `ssh -F FILE hub` (default: the lab's)"
     )
-    parser.add_argument("--lab", default="default", metavar="NAME", help="the lab that is asked")
+    option.add_to(parser, "the lab that is asked")
 
 
 def run(arguments: argparse.Namespace) -> int:

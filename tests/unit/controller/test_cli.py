@@ -54,3 +54,13 @@ def test_unknown_command_is_refused() -> None:
     with pytest.raises(SystemExit) as end:
         build_parser().parse_args(["nonsense"])
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["lab status", "demo", "certificates", "gates plant-a", "status"])
+def test_every_command_asks_the_lab_that_the_environment_names(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATTFLEET_LAB", raising=False)
+    assert build_parser().parse_args(command.split()).lab == "default"
+    monkeypatch.setenv("WATTFLEET_LAB", "dev")
+    assert build_parser().parse_args(command.split()).lab == "dev"

@@ -145,7 +145,8 @@ class FakeHub:
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two site files of a lab that is never asked."""
-    monkeypatch.delenv("WATTFLEET_INVENTORY", raising=False)
+    for name in ("WATTFLEET_INVENTORY", "WATTFLEET_LAB"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WATTFLEET_STATE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     folder = command.State.of("default").inventory
