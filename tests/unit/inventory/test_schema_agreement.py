@@ -195,10 +195,12 @@ def test_both_agree_on_random_values(data: st.DataObject) -> None:
         assert not list(THEIRS[name].iter_errors(mutant))
 
 
+# The fixture may be shared by all examples, and what is named here takes the place of tests/unit/conftest.py's.
+CHECKS_LEFT_OUT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 WORDS = st.from_regex(r"[a-z]{1,6}(-[a-z0-9]{1,4})?", fullmatch=True)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=CHECKS_LEFT_OUT)
 @given(
     name=WORDS.filter(lambda word: word not in ("all", "hub") and yaml.safe_load(word) == word),
     region=WORDS.filter(lambda word: yaml.safe_load(word) == word),
@@ -238,7 +240,7 @@ def test_sound_sites_pass(
     assert fleet.load().sites[name]["interval"] == interval
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=CHECKS_LEFT_OUT)
 @given(data=st.data())
 def test_any_single_unknown_key_is_found_with_its_line(fleet: FleetOnDisk, data: st.DataObject) -> None:
     document = copy.deepcopy(SITE_VALUES)
