@@ -45,7 +45,8 @@ prepare() {
 loose() {
     part unit make --no-print-directory unit
     if floor; then
-        part unit-floor make --no-print-directory unit-floor
+        # The collector is tested on the newest Python and on 3.10; where that is missing, 3.11 is the oldest.
+        part unit-floor make --no-print-directory unit-floor WITHOUT="$(gateway >/dev/null && echo tests/unit/collector)"
     else
         echo "==== only one supported Python here: the second line-up (Python 3.11 with ansible-core 2.19) was not tested"
     fi
