@@ -56,28 +56,37 @@ loose() {
         echo "==== no Python 3.10 here: the collector was not tested on the oldest Python of a gateway"
     fi
     part faults-readings make --no-print-directory faults-readings
+    if floor; then
+        part molecule-floor env WATTFLEET_LAB=floor WATTFLEET_VENV=.venv-floor tools/molecule.sh preflight identity
+    fi
     part fleet-rollout env WATTFLEET_LAB=rollout make --no-print-directory fleet-rollout
 }
 
 hosts() {
     part molecule make --no-print-directory molecule
-    if floor; then
-        part molecule-floor env WATTFLEET_LAB=floor WATTFLEET_VENV=.venv-floor tools/molecule.sh preflight identity
-    fi
     part faults-lockout make --no-print-directory faults-lockout
     part fleet-short make --no-print-directory fleet-short SITES=2
 }
 
+lint() { part lint make --no-print-directory lint; }
+sanity() { part sanity make --no-print-directory sanity; }
+
+side_by_side() { # TRACK…
+    local track failed=0
+    tracks=()
+    for track in "$@"; do
+        "$track" & tracks+=($!)
+    done
+    for track in "${tracks[@]}"; do wait "$track" || failed=1; done
+    [ "$failed" -eq 0 ] || { echo "==== not all parts passed"; exit 1; }
+}
+
 part prepare prepare
-part lint make --no-print-directory lint
-part sanity make --no-print-directory sanity
 set -m   # each track is a process group, so that what is interrupted is not left running
-loose & tracks=($!)
-hosts & tracks+=($!)
+tracks=()
 trap 'kill -- "${tracks[@]/#/-}" 2>/dev/null; wait; exit 130' INT TERM
-failed=0
-for track in "${tracks[@]}"; do wait "$track" || failed=1; done
-[ "$failed" -eq 0 ] || { echo "==== not all parts passed"; exit 1; }
+side_by_side lint sanity
+side_by_side loose hosts
 
 printf '\n==== all parts passed\n'
 cat "$logs/times"
