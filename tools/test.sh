@@ -68,25 +68,16 @@ hosts() {
     part fleet-short make --no-print-directory fleet-short SITES=2
 }
 
-lint() { part lint make --no-print-directory lint; }
-sanity() { part sanity make --no-print-directory sanity; }
-
-side_by_side() { # TRACK…
-    local track failed=0
-    tracks=()
-    for track in "$@"; do
-        "$track" & tracks+=($!)
-    done
-    for track in "${tracks[@]}"; do wait "$track" || failed=1; done
-    [ "$failed" -eq 0 ] || { echo "==== not all parts passed"; exit 1; }
-}
-
 part prepare prepare
+part lint make --no-print-directory lint
+part sanity make --no-print-directory sanity
 set -m   # each track is a process group, so that what is interrupted is not left running
-tracks=()
+loose & tracks=($!)
+hosts & tracks+=($!)
 trap 'kill -- "${tracks[@]/#/-}" 2>/dev/null; wait; exit 130' INT TERM
-side_by_side lint sanity
-side_by_side loose hosts
+failed=0
+for track in "${tracks[@]}"; do wait "$track" || failed=1; done
+[ "$failed" -eq 0 ] || { echo "==== not all parts passed"; exit 1; }
 
 printf '\n==== all parts passed\n'
 cat "$logs/times"
