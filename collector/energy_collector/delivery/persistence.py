@@ -495,7 +495,9 @@ class Persistence:
 
     def _on_witnessed(self, event: Witnessed) -> None:
         try:
-            self._witnesses.take(event.payload, self._generation)
+            if self._witnesses.take(event.payload, self._generation) and self._witnesses.has_begun:
+                # The hub proves the next one from what our status names; what it last named is none, or of before.
+                self._publish_status()
         except RefusedError as error:
             cause = "the hub's database was changed or set back; compare with energy-audit verify"
             self._faults.report("witness", f"refused: {error}", cause)

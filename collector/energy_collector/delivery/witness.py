@@ -77,6 +77,11 @@ class Witnesses:
             found |= {"number": self._held[-1].number, "size": self._held[-1].size}
         return {"witness": found}
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is one alone to go on from: the first, or the first of another database."""
+        return len(self._held) == 1
+
     def take(self, payload: bytes, generation: str = "") -> bool:
         """Keep a witness, durably; false for one that is held already, or that cannot prove itself yet. Raises
         RefusedError, OSError.
