@@ -58,13 +58,13 @@ sanity: bootstrap ## ansible-test sanity, as far as it runs without containers
 	tools/sanity.sh
 
 .PHONY: unit
-unit: bootstrap-tests ## Python tests; they wait for real time-outs more than they compute, hence six at a time
-	pytest -n 6
+unit: bootstrap-tests ## Python tests; they wait for real time-outs more than they compute, hence four at a time
+	pytest -n 4
 
 .PHONY: unit-floor
 unit-floor: ## The same on the oldest supported line-up: Python 3.11 with ansible-core 2.19; WITHOUT=<folder> leaves one out
 	@tools/bootstrap.sh floor
-	.venv-floor/bin/pytest -n 6 $(addprefix --ignore=,$(WITHOUT))
+	.venv-floor/bin/pytest -n 4 $(addprefix --ignore=,$(WITHOUT))
 
 .PHONY: unit-gateway
 unit-gateway: ## The collector's tests on the oldest Python of a gateway: 3.10
