@@ -495,7 +495,7 @@ class Persistence:
 
     def _on_witnessed(self, event: Witnessed) -> None:
         try:
-            if self._witnesses.take(event.payload, self._generation) and self._witnesses.has_begun:
+            if self._witnesses.take(event.payload, self._generation) and self._witnesses.holds_only_one:
                 # The hub proves the next one from what our status names; what it last named is none, or of before.
                 self._publish_status()
         except RefusedError as error:

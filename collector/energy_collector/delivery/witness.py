@@ -78,8 +78,8 @@ class Witnesses:
         return {"witness": found}
 
     @property
-    def has_begun(self) -> bool:
-        """Whether there is one alone to go on from: the first, or the first of another database."""
+    def holds_only_one(self) -> bool:
+        """Whether the next one can go on from one alone: the first, or the first of another database."""
         return len(self._held) == 1
 
     def take(self, payload: bytes, generation: str = "") -> bool:
