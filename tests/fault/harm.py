@@ -22,6 +22,7 @@ from energy_hub.times import LENGTH, MAX_MONTHS, MAX_SPANS
 from tests.fault.report import FaultReport
 from tests.fault.rig import crowd
 from tests.fault.rig.broker import HubBroker
+from tests.fault.rig.database import HEALTH
 from tests.fault.rig.process import Process, wait_for
 from tests.fault.rig.rig import PATIENCE, pause, say
 from tests.fault.rig.sites import DOMAIN, METER, SitesRig
@@ -53,7 +54,7 @@ AGES = """
 WITH delivered AS (
     SELECT extract(epoch FROM b.received - max(r.time))::float8 AS age, max(r.time) AS newest
     FROM batch b JOIN site s ON s.id = b.site JOIN reading r ON r.batch = b.id JOIN point p ON p.id = r.point
-    WHERE s.name = ANY(%s) AND p.name NOT LIKE 'host/%%' GROUP BY b.id
+    WHERE s.name = ANY(%s) AND p.name !~ %s GROUP BY b.id
 )
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY age), percentile_cont(0.95) WITHIN GROUP (ORDER BY age), max(age)
 FROM delivered WHERE newest BETWEEN to_timestamp(%s) AND to_timestamp(%s)
@@ -465,7 +466,7 @@ def _judge(field: Field) -> None:
         with field.rig.database.connect() as connection:
             row = connection.execute(
                 AGES,
-                (SITES, begin, end),
+                (SITES, HEALTH, begin, end),
             ).fetchone()
         if row is None or row[0] is None:
             continue

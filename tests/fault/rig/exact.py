@@ -5,7 +5,7 @@ nothing else is."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,10 +59,12 @@ def count(
     rows: Iterable[Row],
     meters: dict[int, str],
     excused: Collection[Span] = (),
+    in_flight: Collection[Answer] = (),
     *,
     clock_is_right: bool = True,
 ) -> Exact:
-    """Compare; `meters` is unit -> name. Points that no meter of the rig has are not looked at.
+    """Compare; `meters` is unit -> name. Points that no meter of the rig has are not looked at. What may be missing are
+    the answers of some spans of time, and those that were `in_flight` when somebody died.
 
     With `clock_is_right` False a reading may have any time, but a time that is not its answer's has to be told by its
     quality: that is the caller's to judge.
@@ -95,7 +97,15 @@ def count(
             )
     for point, numbers in expected.items():
         _count_point(
-            point, numbers, found[point], nulls[point], excused, result, clock_is_right=clock_is_right
+            point,
+            numbers,
+            found[point],
+            nulls[point],
+            lambda answer: (
+                answer in in_flight or any(span.begin <= answer.time <= span.end for span in excused)
+            ),
+            result,
+            clock_is_right=clock_is_right,
         )
     return result
 
@@ -105,7 +115,7 @@ def _count_point(
     expected: dict[int, Answer],
     found: dict[int, list[Row]],
     nulls: list[int],
-    excused: Collection[Span],
+    may_be_missing: Callable[[Answer], bool],
     result: Exact,
     *,
     clock_is_right: bool,
@@ -120,7 +130,7 @@ def _count_point(
             times = ", ".join(str(row.time) for row in rows)
             result.doubled.append(f"{point}: answer {number} is there {len(rows)} times: {times}")
         elif not rows:
-            if any(span.begin <= answer.time <= span.end for span in excused):
+            if may_be_missing(answer):
                 result.excused += 1
             elif null := _stand_in(
                 nulls, answer, before, found[ahead[-1]][0] if ahead else None, clock_is_right=clock_is_right

@@ -13,10 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 import struct
 import threading
 import time
 from typing import NamedTuple
+
+from tests.fault.rig.process import wait_for
 
 PROFILE = "eastron-sdm630"
 # Point: address of its two registers. Energies come in kWh and are stored in W.h.
@@ -52,6 +55,8 @@ _REQUEST = struct.Struct(">BHH")
 READ_HOLDING, READ_INPUT = 3, 4
 ILLEGAL_FUNCTION, ILLEGAL_VALUE = 1, 3
 MOST_REGISTERS = 125
+# s within which a connection ends for the meters after it has for the one who made it.
+SETTLES = 30.0
 
 
 class Answer(NamedTuple):
@@ -118,6 +123,7 @@ class MeterServer:
         self._loop = asyncio.new_event_loop()
         self._listening = threading.Event()
         self._stop = asyncio.Event()
+        self._accepted = 0
         self._connections: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -130,6 +136,26 @@ class MeterServer:
         """End the thread."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
+
+    def settle(self) -> None:
+        """Wait until everybody who has connected is gone, and what they asked is answered."""
+        before = self._accepted
+        # Whoever is accepted after all that were before it.
+        socket.create_connection(("127.0.0.1", self.port)).close()
+        wait_for(
+            lambda: self._accepted > before and not self._connections,
+            "the meters see the connections end",
+            SETTLES,
+        )
+
+    def last_poll(self) -> list[Answer]:
+        """The answers to the newest poll: blocks of one meter, one after the other."""
+        found: list[Answer] = []
+        for answer in reversed(self.answers):
+            if found and (answer.unit != found[-1].unit or answer.address >= found[-1].address):
+                break
+            found.append(answer)
+        return found
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
@@ -148,6 +174,7 @@ class MeterServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self._accepted += 1
         try:
             # A client that was killed ends its connection in one of these ways.
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

@@ -34,10 +34,6 @@ SITE = "plant-a"
 # Unit: meter. The first two share a bus, the third has one of its own.
 HALL, ROOF = {1: "main", 2: "press"}, {3: "solar"}
 
-# s around a kill of the polling service in which a reading is excused: answers on their way through the socket and the
-# service at that instant. What it has taken is in the file of pending readings, committed or not.
-IN_FLIGHT = 0.1
-
 # s without anything new in the database, after which what is missing counts as lost: longer than the longest back-off
 # between two tries to connect.
 PATIENCE = 75.0
@@ -79,7 +75,7 @@ class Rig(Standing):
         self._ingest_module = ingest
         self._prepare = prepare
         self._settings = settings or {}
-        self._kills: list[Span] = []
+        self._in_flight: set[Answer] = set()
         self.excused: list[Span] = []
         self.revived = 0
 
@@ -208,10 +204,15 @@ class Rig(Standing):
         )
 
     def kill_gateway(self) -> None:
-        """kill -9; what was in its memory only may be missing."""
-        before = time.time()
+        """kill -9; the answers that were on their way through the socket and the service may be missing.
+
+        That is the newest poll of each bus, however long ago it was answered on a busy machine: before a bus is polled
+        again, what it brought is in the file of pending readings, committed or not.
+        """
         self.gateway.kill()
-        self._kills.append(Span(before, time.time()))
+        for server in self.meters:
+            server.settle()
+            self._in_flight.update(server.last_poll())
 
     def kill_collector(self) -> None:
         """kill -9 of both services."""
@@ -294,10 +295,11 @@ class Rig(Standing):
 
     def count(self, *, clock_is_right: bool = True) -> exact.Exact:
         """Both ends as they are now."""
-        spans = [Span(kill.begin - IN_FLIGHT, kill.end + IN_FLIGHT) for kill in self._kills]
+        # Read before the answers, which go on: a row has to have its answer.
         rows = self.database.rows()
-        spans += self.excused
-        return exact.count(self.answers, rows, HALL | ROOF, spans, clock_is_right=clock_is_right)
+        return exact.count(
+            self.answers, rows, HALL | ROOF, self.excused, self._in_flight, clock_is_right=clock_is_right
+        )
 
 
 def paths_below(section: type, home: Path) -> dict[str, str]:

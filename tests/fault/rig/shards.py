@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg
@@ -10,7 +11,7 @@ from energy_hub.config import Databases
 from energy_hub.shards import adopt
 
 from tests.fault.rig.broker import Broker
-from tests.fault.rig.database import NAME, Database
+from tests.fault.rig.database import HEALTH, NAME, Database
 from tests.fault.rig.exact import Row
 from tests.fault.rig.ingest import USUAL, Ingest
 from tests.fault.rig.process import Process
@@ -38,9 +39,7 @@ class SiteDatabase(Database):
         return self._databases[self.home() or DIRECTORY].connect(user)
 
     def number_of_readings(self) -> int:
-        return len(
-            [row for row in self.rows() if row.value is not None and not row.point.startswith("host/")]
-        )
+        return len([row for row in self.rows() if row.value is not None and not re.match(HEALTH, row.point)])
 
     def rows(self, site: str | None = None) -> list[Row]:
         return super().rows(site or self._site)
@@ -50,8 +49,8 @@ class SiteDatabase(Database):
             row = connection.execute(
                 "SELECT extract(epoch FROM max(r.time))::float8 FROM point p JOIN site s ON s.id = p.site"
                 " JOIN reading r ON r.point = p.id WHERE s.name = %s AND r.value IS NOT NULL"
-                " AND p.name NOT LIKE 'host/%%'",
-                (self._site,),
+                " AND p.name !~ %s",
+                (self._site, HEALTH),
             ).fetchone()
         return None if row is None else row[0]
 

@@ -21,7 +21,7 @@ from tests.fault.report import FaultReport
 from tests.fault.rig import exact
 from tests.fault.rig.balancer import Balancer
 from tests.fault.rig.broker import Broker, HubBroker
-from tests.fault.rig.database import Database
+from tests.fault.rig.database import HEALTH, Database
 from tests.fault.rig.ingest import USUAL, Ingest
 from tests.fault.rig.load import Load, Source
 from tests.fault.rig.meters import PROFILE, Answer, MeterServer
@@ -231,7 +231,8 @@ class SitesRig(Standing):
             rows = connection.execute(
                 "SELECT s.name, extract(epoch FROM max(r.time))::float8 FROM reading r"
                 " JOIN point p ON p.id = r.point JOIN site s ON s.id = p.site WHERE r.value IS NOT NULL"
-                " AND p.name NOT LIKE 'host/%' GROUP BY s.name"
+                " AND p.name !~ %s GROUP BY s.name",
+                (HEALTH,),
             ).fetchall()
         return dict(rows)
 

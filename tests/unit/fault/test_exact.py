@@ -19,10 +19,14 @@ ROWS = [Row(POINT, (START + number) * 1000, float(value_at(number, 0)), 0) for n
 
 
 def found(
-    rows: list[Row], *, excused: tuple[Span, ...] = (), clock_is_right: bool = True
+    rows: list[Row],
+    *,
+    excused: tuple[Span, ...] = (),
+    in_flight: tuple[Answer, ...] = (),
+    clock_is_right: bool = True,
 ) -> dict[str, object]:
     """What differs from a count of nothing."""
-    counted = asdict(count(ANSWERS, rows, {1: "main"}, excused, clock_is_right=clock_is_right))
+    counted = asdict(count(ANSWERS, rows, {1: "main"}, excused, in_flight, clock_is_right=clock_is_right))
     nothing = asdict(Exact())
     return {
         key: len(value) if isinstance(value, list) else value
@@ -55,6 +59,15 @@ def test_what_was_in_flight_at_a_kill_may_be_missing_and_not_doubled() -> None:
     span = Span(START + 2.5, START + 3.5)
     assert found(ROWS[:2], excused=(span,)) == {"polls": 3, "readings": 2, "excused": 1}
     assert found([*ROWS, ROWS[2]], excused=(span,)) == {"polls": 3, "readings": 4, "doubled": 1}
+
+
+def test_only_the_answers_that_were_in_flight_may_be_missing_however_old_they_are() -> None:
+    def counted(*missing: int) -> dict[str, object]:
+        rows = [row for number, row in enumerate(ROWS, 1) if number not in missing]
+        return found(rows, in_flight=(ANSWERS[1],))
+
+    assert counted(2) == {"polls": 3, "readings": 2, "excused": 1}
+    assert counted(1, 2) == {"polls": 3, "readings": 1, "excused": 1, "lost": 1}
 
 
 def test_an_answer_that_came_too_late_is_there_as_a_null_of_its_time() -> None:
