@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from energy_collector.config import SOURCES
 from wattfleet.paths import BUILD
 from wattfleet.playbook import PlaybookResult
 from wattfleet_lab.addresses import Plan
@@ -26,7 +27,6 @@ from tests.fleet.fleet import Fleet
 
 pytestmark = pytest.mark.timeout(1800)
 
-GATEWAY_SOURCES = ("host", "hwmon", "buses")
 KILL_ROUNDS = 3
 # Modules that a run without a change may execute on a gateway: behind a satellite each costs seconds.
 EXECUTIONS_MAX = 12
@@ -144,7 +144,7 @@ def test_every_value_is_what_the_meter_sent(fleet: Fleet) -> None:
             answers.setdefault(answer.meter, []).append(answer.time)
         for reading in fleet.readings(site, end - 60, end):
             # The gateway's own readings come from no meter.
-            if reading.value is None or reading.meter in GATEWAY_SOURCES:
+            if reading.value is None or reading.meter in SOURCES:
                 continue
             # The meter computed its registers within a second after the request was stamped.
             sent = [at for at in answers[reading.meter] if -QUANTUM <= at - reading.time <= STAMP_TOLERANCE]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import psycopg
+from energy_collector.config import SOURCES
 from energy_hub import migrate
 
 from tests.fault.rig.exact import Row
@@ -21,7 +22,7 @@ from tests.fault.rig.process import Process, wait_for
 USER = "postgres"  # PostgreSQL refuses to run as root; this is the user of its Debian package
 NAME = "energy"
 # Points of the gateway's own health, which flow on when its meters fall silent: a regular expression.
-HEALTH = "^(host|buses)/"
+HEALTH = f"^({'|'.join(SOURCES)})/"
 STARTS = 20
 
 

@@ -35,6 +35,9 @@ def test_the_last_poll_is_all_blocks_of_the_meter_that_was_asked_last(server: Me
         assert [(one.unit, one.number) for one in server.last_poll()] == [(2, 2), (2, 1)]
         ask(sock, 2, LINES)
         assert [(one.unit, one.number) for one in server.last_poll()] == [(2, 3)]
+        ask(sock, 1, LINES)
+        ask(sock, 2, BETWEEN_LINES)
+        assert [(one.unit, one.number) for one in server.last_poll()] == [(2, 4)]
 
 
 def test_no_meter_has_a_last_poll_before_it_is_asked(server: MeterServer) -> None:

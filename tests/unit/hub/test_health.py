@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from energy_collector.config import SOURCES
 from energy_hub import cli
 from energy_hub.commands import tools
-from energy_hub.health import Delivered, by_bus, complete_until, watermark
+from energy_hub.health import OWN_SOURCES, Delivered, by_bus, complete_until, watermark
 
 from .conftest import Database
 from .delivery import Fleet
@@ -34,6 +35,10 @@ def ask(database: Database, capsys: pytest.CaptureFixture[str], *arguments: str)
     assert cli.main([*command, *arguments]) == tools.OK
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
+
+
+def test_the_hub_knows_all_that_gateways_tell_of_themselves() -> None:
+    assert set(OWN_SOURCES) == set(SOURCES)
 
 
 def after(seconds: float) -> str:
